@@ -1,0 +1,1 @@
+"""The control plane: holds the queue, dispatches, keeps results."""

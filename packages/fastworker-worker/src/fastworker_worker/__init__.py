@@ -1,0 +1,1 @@
+"""The worker: takes tasks from the control plane and runs them."""
