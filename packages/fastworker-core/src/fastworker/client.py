@@ -1,0 +1,488 @@
+"""The client: submits tasks, waits for their ends, asks and orders."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import platform
+import socket
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, Self, Unpack
+
+from pydantic import TypeAdapter
+
+from fastworker.addresses import candidates, key_for
+from fastworker.codec import encode_untyped
+from fastworker.connection import Connection, refusal
+from fastworker.errors import ConnectionFailed, NoControlPlane, ResultTimeout, TaskNotFound
+from fastworker.function import AnyTaskFunction
+from fastworker.handle import TaskHandle
+from fastworker.lifecycle import TERMINAL, State
+from fastworker.middleware import active_middleware, around_submit
+from fastworker.options import SubmitOptions, make_options
+from fastworker.protocol import (
+    PROTOCOL_VERSION,
+    Accepted,
+    Answer,
+    Cancel,
+    Change,
+    Changes,
+    Control,
+    Ended,
+    Hello,
+    Message,
+    Query,
+    Refused,
+    Requeue,
+    Results,
+    Submission,
+    Submit,
+    Watch,
+    Welcome,
+)
+from fastworker.release import RELEASE
+from fastworker.settings import load_settings
+from fastworker.tasks import UNSAID, Definition, Priority, TaskInfo, new_task_id
+from fastworker.views import Explanation, LaneView, Stats, WorkerView
+
+CancelAnswer = Literal["was_queued", "interrupted", "asked", "killed", "already_done", "not_found"]
+Request = Query | Cancel | Requeue | Control
+
+_INFO = TypeAdapter(TaskInfo)
+_INFOS = TypeAdapter(list[TaskInfo])
+_WORKERS = TypeAdapter(list[WorkerView])
+_LANES = TypeAdapter(list[LaneView])
+_STATS = TypeAdapter(Stats)
+_EXPLANATION = TypeAdapter(Explanation)
+_DEFINITIONS = TypeAdapter(list[Definition])
+TASKS_PER_REQUEST = 5000
+
+
+class Ending:
+    """Where the end of one watched task arrives."""
+
+    __slots__ = ("__weakref__", "ended", "future", "task_id")
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        self.ended: Ended | None = None
+        self.future: asyncio.Future[Ended] | None = None
+
+    def arrive(self, ended: Ended) -> None:
+        """The task has ended."""
+        self.ended = ended
+        if self.future is not None and not self.future.done():
+            self.future.set_result(ended)
+
+
+class Client:
+    """A connection to the control plane, for one event loop.
+
+    Use it as `async with Client() as client:`, or call `start` and `stop`. While it is open, task functions that are
+    submitted in the same event loop go through it.
+
+    Args:
+        url: where the control plane is; default: `FASTWORKER_URL`, then this user's socket on this host.
+        key: the cluster key in hexadecimal, where the address needs one.
+        connect_timeout: seconds to look for the control plane; default 10.
+    """
+
+    def __init__(self, url: str | None = None, key: str | None = None, *, connect_timeout: float | None = None) -> None:
+        self._settings = load_settings(connect_timeout=connect_timeout)
+        self._places = candidates(url, self._settings)
+        self._key = key
+        self._requests = itertools.count(1)
+        self._submits: dict[int, tuple[Submit, asyncio.Future[None]]] = {}
+        self._asked: dict[int, tuple[Request, asyncio.Future[Any]]] = {}
+        self._endings: weakref.WeakValueDictionary[str, Ending] = weakref.WeakValueDictionary()
+        self._followers: list[asyncio.Queue[Change]] = []
+        self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Find the control plane and connect.
+
+        Raises:
+            NoControlPlane: none answered; the message lists what was tried.
+            Refused: it wants nothing to do with us.
+        """
+        if self._connection is not None:
+            return self
+        self._loop = asyncio.get_running_loop()
+        tried = []
+        for url, source in self._places:
+            try:
+                self._connection = await self._connect(url)
+                _started[self._loop] = self
+                return self
+            except TimeoutError:
+                tried.append(f"  {url} ({source}): no answer within {self._settings.connect_timeout:g} s")
+        raise NoControlPlane("\n".join(["no control plane was found; tried:", *tried, "Start one: fastworker start"]))
+
+    async def _connect(self, url: str) -> Connection:
+        connection = Connection(
+            url,
+            key_for(url, self._settings, self._key),
+            hello=self._hello,
+            on_message=self._received,
+            on_welcome=self._welcomed,
+        )
+        await connection.open(self._settings.connect_timeout)
+        return connection
+
+    async def stop(self) -> None:
+        """Say goodbye and disconnect. Tasks that were submitted go on."""
+        connection, self._connection = self._connection, None
+        if self._loop is not None and _started.get(self._loop) is self:
+            del _started[self._loop]
+        if connection is not None:
+            await connection.close()
+        self._fail_all(ConnectionFailed("the client was stopped"))
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the control plane is there now."""
+        return self._connection is not None and self._connection.connected
+
+    async def bridge[T](self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run a call in the client's own event loop, from whichever loop this is."""
+        if self._loop is None or self._loop is asyncio.get_running_loop():
+            return await call()
+
+        async def run() -> T:
+            return await call()
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+
+    # ---- submit --------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self, name: str, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None, **said: Unpack[SubmitOptions]
+    ) -> TaskHandle[Any]:
+        """Queue a task by name, without its code; returns once it is stored.
+
+        Args:
+            name: the task name. If no worker knows it, the task waits for one that does.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            said: options of this submission; see `Options`.
+        """
+        submission = self._by_name(name, args, kwargs or {}, said)
+        return await self.submit_function(None, submission)
+
+    async def delay(
+        self,
+        name: str | AnyTaskFunction,
+        *args: Any,
+        priority: Priority | str | None = None,
+        eta: datetime | float | None = None,
+        countdown: float | None = None,
+        **kwargs: Any,
+    ) -> TaskHandle[Any]:
+        """`submit` with the arguments written as in a call."""
+        said: SubmitOptions = {}
+        if priority is not None:
+            said["priority"] = priority
+        if eta is not None:
+            said["eta"] = eta
+        if countdown is not None:
+            said["delay"] = countdown
+        if not isinstance(name, str):
+            function = name.options(**said)
+            return await self.submit_function(function, function.submission(args, kwargs))
+        return await self.submit(name, args, kwargs, **said)
+
+    async def submit_many(
+        self, name: str, calls: Iterable[Sequence[Any]], *, strict: bool = False, **said: Unpack[SubmitOptions]
+    ) -> list[TaskHandle[Any]]:
+        """Queue one task per sequence of positional arguments.
+
+        Args:
+            strict: refuse with `UnknownTask` if no connected worker knows the name.
+        """
+        submissions = [self._by_name(name, args, {}, said) for args in calls]
+        return await self.submit_functions(None, submissions, strict=strict)
+
+    def _by_name(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], said: SubmitOptions) -> Submission:
+        options = make_options(name, **said) if said else None
+        return Submission(new_task_id(), name, encode_untyped(args, kwargs, name), options)
+
+    async def submit_function(
+        self, function: AnyTaskFunction | None, submission: Submission, *, strict: bool = False
+    ) -> TaskHandle[Any]:
+        """Queue a submission that is made already, and watch it."""
+        submission.watch = True
+        ending = self._endings[submission.id] = Ending(submission.id)
+        await self._submit([submission], strict)
+        return TaskHandle.make(submission.id, self, function.signature if function else None, ending)
+
+    async def submit_functions(
+        self, function: AnyTaskFunction | None, submissions: Sequence[Submission], *, strict: bool = False
+    ) -> list[TaskHandle[Any]]:
+        """Queue submissions that are made already, in as few requests as possible."""
+        parts = [submissions[i : i + TASKS_PER_REQUEST] for i in range(0, len(submissions), TASKS_PER_REQUEST)]
+        await asyncio.gather(*(self._submit(part, strict) for part in parts))
+        signature = function.signature if function else None
+        return [TaskHandle.make(submission.id, self, signature) for submission in submissions]
+
+    async def _submit(self, submissions: Sequence[Submission], strict: bool) -> None:
+        middleware = active_middleware()
+        if not middleware:
+            return await self._send_submit(submissions, strict)
+        return await around_submit(middleware, lambda inner: self._send_submit(inner, strict))(submissions)
+
+    async def _send_submit(self, submissions: Sequence[Submission], strict: bool) -> None:
+        connection, loop = self._open()
+        message = Submit(next(self._requests), list(submissions), strict)
+        accepted: asyncio.Future[None] = loop.create_future()
+        self._submits[message.request] = (message, accepted)
+        connection.post(message, sum(len(submission.args) + 150 for submission in submissions))
+        try:
+            await accepted
+        finally:
+            self._submits.pop(message.request, None)
+
+    # ---- wait ----------------------------------------------------------------------------------------------------
+
+    async def wait(self, task_id: str, timeout: float | None = None, ending: Ending | None = None) -> Ended:
+        """Wait for the end of a task.
+
+        Raises:
+            ResultTimeout: `timeout` seconds have passed.
+        """
+        connection, loop = self._open()
+        if ending is None:
+            known = self._endings.get(task_id)
+            ending = known or Ending(task_id)
+            if known is None:
+                self._endings[task_id] = ending
+                connection.post_item(Watch, task_id)
+        if ending.ended is not None:
+            return ending.ended
+        if ending.future is None:
+            ending.future = loop.create_future()
+        try:
+            return await asyncio.wait_for(asyncio.shield(ending.future), timeout)
+        except TimeoutError:
+            raise ResultTimeout(f"task {task_id} has not ended within {timeout:g} s; it goes on") from None
+
+    async def result(self, task_id: str, timeout: float | None = None) -> Any:
+        """The result of a task, as plain JSON data. Raises what `TaskHandle.result` raises."""
+        return await self.handle(task_id).result(timeout)
+
+    def handle(self, task_id: str) -> TaskHandle[Any]:
+        """A handle for a task that was submitted elsewhere."""
+        return TaskHandle.make(task_id, self)
+
+    # ---- ask and order -------------------------------------------------------------------------------------------
+
+    async def info(self, task_id: str) -> TaskInfo:
+        """All that is known of a task.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        data = await self._ask(Query(0, "info", task=task_id))
+        if data is None:
+            raise TaskNotFound(f"there is no task {task_id}", task_id)
+        return _INFO.validate_python(data)
+
+    async def why(self, task_id: str) -> Explanation:
+        """Why a task is not running.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        data = await self._ask(Query(0, "why", task=task_id))
+        if data is None:
+            raise TaskNotFound(f"there is no task {task_id}", task_id)
+        return _EXPLANATION.validate_python(data)
+
+    async def list(
+        self,
+        *,
+        state: State | str | None = None,
+        name: str | None = None,
+        queue: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[TaskInfo]:
+        """Tasks, newest first.
+
+        Args:
+            before: only tasks older than this one's `seq`, for the next page.
+        """
+        where = State(state) if state is not None else None
+        query = Query(0, "list", state=where, name=name, queue=queue, limit=limit, before=before)
+        return _INFOS.validate_python(await self._ask(query))
+
+    async def stats(self) -> Stats:
+        """Counts of the whole system."""
+        return _STATS.validate_python(await self._ask(Query(0, "stats")))
+
+    async def workers(self) -> Sequence[WorkerView]:
+        """The connected workers."""
+        return _WORKERS.validate_python(await self._ask(Query(0, "workers")))
+
+    async def queues(self) -> Sequence[LaneView]:
+        """The lanes: per queue and task name, how much waits and why."""
+        return _LANES.validate_python(await self._ask(Query(0, "queues")))
+
+    async def definitions(self) -> Sequence[Definition]:
+        """The task functions that connected workers know."""
+        return _DEFINITIONS.validate_python(await self._ask(Query(0, "definitions")))
+
+    async def cancel(self, task_id: str) -> CancelAnswer:
+        """Cancel a task.
+
+        Returns:
+            `was_queued`: it had not started and won't. `interrupted`: it ran and was stopped. `asked`: it runs in a
+            thread, which can't be stopped; `current_task().cancelled` tells it. `killed`: its process was ended.
+            `already_done`, `not_found`.
+        """
+        answer: CancelAnswer = await self._ask(Cancel(0, task_id))
+        return answer
+
+    async def requeue(self, task_id: str) -> bool:
+        """Run a task again that has ended; False if it has not.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        answer = await self._ask(Requeue(0, task_id))
+        if answer is None:
+            raise TaskNotFound(f"there is no task {task_id}", task_id)
+        self._endings.pop(task_id, None)
+        return bool(answer)
+
+    async def pause(self, *, queue: str | None = None, name: str | None = None) -> None:
+        """Start no more tasks of a queue or of a task name; those that run go on."""
+        await self._ask(Control(0, "pause", queue=queue, name=name))
+
+    async def resume(self, *, queue: str | None = None, name: str | None = None) -> None:
+        """Undo `pause`."""
+        await self._ask(Control(0, "resume", queue=queue, name=name))
+
+    async def events(self, task_id: str | None = None, name: str | None = None) -> AsyncIterator[Change]:
+        """The moves of all tasks, of one, or of one name, from now on. Ends with the end of the one."""
+        mine: asyncio.Queue[Change] = asyncio.Queue()
+        self._followers.append(mine)
+        try:
+            await self._ask(Control(0, "follow"))
+            while True:
+                change = await mine.get()
+                if task_id not in (None, change.id) or name not in (None, change.name):
+                    continue
+                yield change
+                if task_id is not None and change.state in TERMINAL:
+                    return
+        finally:
+            self._followers.remove(mine)
+            if not self._followers and self._connection is not None:
+                await self._ask(Control(0, "unfollow"))
+
+    async def _ask(self, request: Request) -> Any:
+        connection, loop = self._open()
+        request = replace(request, request=next(self._requests))
+        answered: asyncio.Future[Any] = loop.create_future()
+        self._asked[request.request] = (request, answered)
+        connection.post(request)
+        try:
+            return await answered
+        finally:
+            self._asked.pop(request.request, None)
+
+    # ---- the connection's side -----------------------------------------------------------------------------------
+
+    def _open(self) -> tuple[Connection, asyncio.AbstractEventLoop]:
+        if self._connection is None or self._loop is None:
+            raise ConnectionFailed("the client is not started: use `async with Client() as client:` or `start()`")
+        return self._connection, self._loop
+
+    def _hello(self) -> Hello:
+        return Hello("client", PROTOCOL_VERSION, _process_name(), platform.node(), os.getpid(), RELEASE)
+
+    def _welcomed(self, _: Welcome) -> None:
+        """A session has begun: say again what an earlier control plane may not have kept."""
+        if self._connection is None:
+            return
+        for message, _accepted in self._submits.values():
+            message.tasks = [replace(task, again=True) for task in message.tasks]
+            self._connection.post(message, sum(len(task.args) + 150 for task in message.tasks))
+        for request, _answered in self._asked.values():
+            self._connection.post(request)
+        for ending in list(self._endings.values()):
+            if ending.ended is None:
+                self._connection.post_item(Watch, ending.task_id)
+        if self._followers:
+            self._connection.post(Control(next(self._requests), "follow"))
+
+    def _received(self, message: Message) -> None:
+        match message:
+            case Accepted(items=requests):
+                for request in requests:
+                    self._finish(self._submits, request, None)
+            case Results(items=ends):
+                for ended in ends:
+                    ending = self._endings.get(ended.id)
+                    if ending is not None:
+                        ending.arrive(ended)
+            case Answer(request=request, data=data):
+                self._finish(self._asked, request, data)
+            case Changes(items=changes):
+                for follower in self._followers:
+                    for change in changes:
+                        follower.put_nowait(change)
+            case Refused(request=int() as request):
+                error = refusal(message)
+                self._finish(self._submits, request, error)
+                self._finish(self._asked, request, error)
+            case _:
+                pass
+
+    @staticmethod
+    def _finish(waiting: dict[int, tuple[Any, asyncio.Future[Any]]], request: int, outcome: Any) -> None:
+        _, future = waiting.get(request, (None, None))
+        if future is None or future.done():
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _fail_all(self, error: ConnectionFailed) -> None:
+        waiting = [future for _, future in (*self._submits.values(), *self._asked.values())]
+        waiting += [ending.future for ending in self._endings.values() if ending.future is not None]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be waiting any more: no complaint then
+
+
+_started: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = weakref.WeakKeyDictionary()
+
+
+async def on_current_client[T](call: Callable[[Client], Awaitable[T]]) -> T:
+    """Run a call with the client that was started in this event loop, else with the process's default client."""
+    client = _started.get(asyncio.get_running_loop())
+    if client is None:
+        from fastworker.blocking import default_client
+
+        client = await default_client()
+    return await client.bridge(lambda: call(client))
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

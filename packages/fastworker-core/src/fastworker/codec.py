@@ -1,0 +1,199 @@
+"""Arguments and results: from Python to JSON and back, by the annotations of the task function.
+
+Arguments travel as one JSON value in one of three forms. An object holds a value per parameter, as bound by a client
+that knows the signature. An array holds positions; an object that begins with the key `"*"` holds positions under it and
+keywords beside it: these two come from submissions by name and are bound in the worker.
+
+What the annotations allow comes out as the annotated type: datetime, UUID, Decimal, bytes, enums, dataclasses, pydantic
+models and containers of them. Values without an annotation are plain JSON data.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NotRequired, Required, TypeAliasType, TypedDict, get_type_hints
+
+from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from fastworker.errors import InvalidArguments, NotSerializable, PayloadTooLarge, TaskDefinitionError
+from fastworker.protocol import MAX_PAYLOAD_BYTES
+
+_UNBOUND: Final = ("[", '{"*":')
+_CONFIG = ConfigDict(
+    extra="forbid",
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    ser_json_inf_nan="constants",
+)
+_KINDS_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class Signature:
+    """The arguments and the result of one task function.
+
+    Raises:
+        TaskDefinitionError: an annotation can't be resolved or has no JSON form.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self.name = name
+        self._signature = inspect.signature(function)
+        hints = _hints(function, name)
+        parameters = self._signature.parameters.values()
+        self._positional = tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self._plain = all(p.kind in _KINDS_BY_NAME for p in parameters)
+        self._arguments = _adapter(_arguments_type(parameters, hints), name)
+        self._result: TypeAdapter[Any] = _adapter(hints.get("return", Any), name)
+
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Validate arguments and write them as JSON.
+
+        Raises:
+            InvalidArguments: they don't fit the signature.
+            NotSerializable: a value has no JSON form.
+            PayloadTooLarge: the JSON is larger than `MAX_PAYLOAD_BYTES`.
+        """
+        try:
+            values = self._arguments.validate_python(self._by_name(args, kwargs))
+        except ValidationError as error:
+            raise self._invalid(error) from None
+        return write_json(lambda: self._arguments.dump_json(values), f"the arguments of {self.name}")
+
+    def decode(self, payload: str) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments for the function, as the annotated types.
+
+        Raises:
+            InvalidArguments: they don't fit the signature.
+        """
+        try:
+            if payload.startswith(_UNBOUND):
+                payload = self._bind(payload)
+            values = self._arguments.validate_json(payload)
+        except ValidationError as error:
+            raise self._invalid(error) from None
+        if self._plain:
+            return [], values
+        bound = inspect.BoundArguments(self._signature, values)
+        return list(bound.args), bound.kwargs
+
+    def encode_result(self, value: Any) -> str:
+        """Write a result as JSON.
+
+        Raises:
+            NotSerializable: it has no JSON form.
+            PayloadTooLarge: the JSON is larger than `MAX_PAYLOAD_BYTES`.
+        """
+        return write_json(lambda: self._result.dump_json(value, warnings=False), f"the result of {self.name}")
+
+    def decode_result(self, payload: str) -> Any:
+        """The result as the annotated type; raises pydantic's `ValidationError` if it is of another."""
+        return self._result.validate_json(payload)
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON schema of the arguments, as an object of keywords."""
+        try:
+            return self._arguments.json_schema()
+        except PydanticUserError:
+            return {"type": "object"}
+
+    def __str__(self) -> str:
+        return f"{self.name}{self._signature}"
+
+    def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if self._plain and len(args) <= len(self._positional):
+            values = dict(zip(self._positional, args, strict=False))
+            if values.keys().isdisjoint(kwargs):
+                values.update(kwargs)
+                return values
+        try:
+            return self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise InvalidArguments(f"{self}: {error}") from None
+
+    def _bind(self, payload: str) -> str:
+        match json.loads(payload):
+            case {"*": list() as args, **kwargs}:
+                return json.dumps(self._by_name(args, kwargs))
+            case args:
+                return json.dumps(self._by_name(args, {}))
+
+    def _invalid(self, error: ValidationError) -> InvalidArguments:
+        problems = []
+        for item in error.errors(include_url=False, include_context=False):
+            where = ".".join(str(part) for part in item["loc"])
+            given = "" if item["type"] == "missing" else f" (given: {_short(item['input'])})"
+            problems.append(f"  {where or 'arguments'}: {item['msg']}{given}")
+        return InvalidArguments("\n".join([f"the arguments don't fit {self}", *problems]))
+
+
+def encode_untyped(args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> str:
+    """Arguments as JSON where the signature isn't known: submitted by name. The worker validates them.
+
+    Raises:
+        NotSerializable: a value has no JSON form.
+        PayloadTooLarge: the JSON is larger than `MAX_PAYLOAD_BYTES`.
+    """
+    value = {"*": list(args), **kwargs} if kwargs else list(args)
+    return write_json(
+        lambda: to_json(value, bytes_mode="base64", inf_nan_mode="constants"), f"the arguments of {name}"
+    )
+
+
+def write_json(write: Callable[[], bytes], what: str) -> str:
+    """Run a serializer; its failures become typed errors that name `what`."""
+    try:
+        text = write().decode()
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        raise NotSerializable(f"{what} can't be written as JSON: {error}") from None
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > MAX_PAYLOAD_BYTES:
+        raise PayloadTooLarge(
+            f"{what} take {size:,} bytes, over the limit of {MAX_PAYLOAD_BYTES:,}: "
+            "store large data elsewhere and pass a reference"
+        )
+    return text
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise TaskDefinitionError(f"task {name}: an annotation can't be resolved: {error}") from error
+
+
+def _arguments_type(parameters: Any, hints: dict[str, Any]) -> Any:
+    """A TypedDict of the parameters: names can't clash with methods, and absent defaults stay absent."""
+    items: dict[str, Any] = {}
+    for parameter in parameters:
+        hint = hints.get(parameter.name, Any)
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            items[parameter.name] = NotRequired[list[hint]]
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            items[parameter.name] = NotRequired[dict[str, hint]]
+        elif parameter.default is inspect.Parameter.empty:
+            items[parameter.name] = Required[hint]
+        else:
+            items[parameter.name] = NotRequired[hint]
+    return TypedDict("arguments", items)  # type: ignore[operator]
+
+
+def _adapter(hint: Any, name: str) -> TypeAdapter[Any]:
+    """An adapter with our configuration, which pydantic hands down to all types that have none of their own.
+
+    The alias is needed: pydantic refuses a configuration for a TypedDict or a dataclass at the root.
+    """
+    try:
+        return TypeAdapter(TypeAliasType("value", hint), config=_CONFIG)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise TaskDefinitionError(f"task {name}: {hint!r} has no JSON form: {error.message}") from error
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__} that can't be shown>"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,240 @@
+"""A peer's connection to the control plane: a session over a dialer, kept alive across reconnects and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastworker.errors import ForkError, ProtocolMismatch
+from fastworker.protocol import (
+    Batch,
+    Frame,
+    FromPeer,
+    Goodbye,
+    Hello,
+    MalformedFrame,
+    Message,
+    Refused,
+    Welcome,
+    decode,
+)
+from fastworker.session import NEVER, Session
+from fastworker.transport import Dialer, PipeId, refuse_if_forked
+
+logger = logging.getLogger("fastworker.connection")
+
+
+class Connection:
+    """Delivers messages to and from the control plane, in order, once.
+
+    Args:
+        url: where the control plane listens.
+        key: the cluster key, where the address needs one.
+        hello: makes the first message of each session.
+        on_message: gets each message, in the event loop.
+        on_welcome: is called when a session has begun; whatever the control plane must know is to be said again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: bytes | None,
+        *,
+        hello: Callable[[], Hello],
+        on_message: Callable[[Message], None],
+        on_welcome: Callable[[Welcome], None],
+    ) -> None:
+        self.url = url
+        self._key = key
+        self._hello = hello
+        self._on_message = on_message
+        self._on_welcome = on_welcome
+        self._session = Session()
+        self._pipe: PipeId | None = None
+        self._welcomed: asyncio.Future[None] | None = None
+        self._settled: asyncio.Event | None = None
+        self._flush_soon = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = NEVER
+        self._closed = False
+
+    async def open(self, timeout: float | None) -> None:
+        """Dial, and wait to be welcomed.
+
+        Raises:
+            TimeoutError: nobody welcomed us in time; the connection is closed.
+            Refused: the control plane wants nothing to do with us.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._dialer = Dialer(self._loop)
+        self._welcomed = self._loop.create_future()
+        self._session.post(self._hello())
+        self._dialer.open(self._received, self._connected, self._disconnected, self.flush)
+        try:
+            self._dialer.dial(self.url, self._key)
+            await asyncio.wait_for(asyncio.shield(self._welcomed), timeout)
+        except BaseException:
+            self._shut()
+            raise
+
+    @property
+    def connected(self) -> bool:
+        """Whether the control plane is there now."""
+        return self._pipe is not None
+
+    @property
+    def backlog(self) -> int:
+        """Messages that wait to be sent."""
+        return self._session.backlog
+
+    def post(self, message: FromPeer, size: int = 64) -> None:
+        """Send a message, together with what else is said in this turn of the loop."""
+        self._usable()
+        self._session.post(message, size)
+        self._flush_in_a_moment()
+
+    def post_item(self, batch: Callable[[list[Any]], Batch], item: object, size: int = 64) -> None:
+        """Send one item of a batch message, likewise."""
+        self._usable()
+        self._session.post_item(batch, item, size)
+        self._flush_in_a_moment()
+
+    def _usable(self) -> None:
+        try:
+            refuse_if_forked()
+        except ForkError:
+            self._closed = True
+            raise
+        if self._closed:
+            raise ConnectionResetError("the connection was closed")
+
+    async def close(self, timeout: float = 2.0) -> None:
+        """Say goodbye, wait until all that was said has been received, and close."""
+        if self._closed:
+            return
+        if self._pipe is not None:
+            self.post(Goodbye())
+            await self.settle(timeout)
+        self._shut()
+
+    async def settle(self, timeout: float) -> bool:
+        """Wait until the control plane has received all that was posted; False if that took too long."""
+        self._settled = asyncio.Event()
+        self.flush()
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._session.idle:
+                    self._settled.clear()
+                    await self._settled.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._settled = None
+        return True
+
+    def _shut(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._dialer.close()
+
+    # ---- out -----------------------------------------------------------------------------------------------------
+
+    def _flush_in_a_moment(self) -> None:
+        if not self._flush_soon:
+            self._flush_soon = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what can be sent now."""
+        self._flush_soon = False
+        if self._pipe is None or self._closed:
+            return
+        now = self._loop.time()
+        for body in self._session.outgoing(now):
+            if not self._dialer.send(body):
+                self._session.not_sent(now)
+                break
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self._session.due()
+        if due == self._timer_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = None if due == NEVER else self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer_due = NEVER
+        self._session.tick(self._loop.time())
+        self.flush()
+
+    # ---- in ------------------------------------------------------------------------------------------------------
+
+    def _connected(self, pipe: PipeId) -> None:
+        self._pipe = pipe
+        self._session.reconnected(self._loop.time())
+        if self._welcomed is not None and self._welcomed.done():
+            self._dialer.send(self._session.bare_acknowledgement())  # are we still known?
+        self.flush()
+
+    def _disconnected(self, pipe: PipeId) -> None:
+        if self._pipe == pipe:
+            self._pipe = None
+
+    def _received(self, pipe: PipeId, body: bytes) -> None:
+        try:
+            frame = decode(body)
+        except MalformedFrame as error:
+            logger.warning("dropped a frame of the control plane that can't be read: %s", error)
+            return
+        if self._closed or frame.session != self._session.id:
+            return
+        self._take(frame)
+        if self._settled is not None and self._session.idle:
+            self._settled.set()
+
+    def _take(self, frame: Frame) -> None:
+        for message in self._session.receive(frame, self._loop.time()):
+            match message:
+                case Welcome():
+                    self._welcome(message)
+                case Refused(request=None):
+                    self._refused(message)
+                case _:
+                    self._on_message(message)
+
+    def _welcome(self, welcome: Welcome) -> None:
+        self._on_welcome(welcome)
+        if self._welcomed is not None and not self._welcomed.done():
+            self._welcomed.set_result(None)
+
+    def _refused(self, refused: Refused) -> None:
+        if refused.code == "unknown-session":
+            self._session.restart()
+            self._session.post(self._hello())
+            return
+        error = refusal(refused)
+        if self._welcomed is not None and not self._welcomed.done():
+            self._welcomed.set_exception(error)
+        else:
+            logger.error("the control plane refused a frame of ours: %s", error)
+
+
+def refusal(refused: Refused) -> Exception:
+    """The error for a refusal."""
+    from fastworker import errors
+
+    match refused.code:
+        case "version":
+            return ProtocolMismatch(refused.message, refused.code)
+        case "unknown-task":
+            return errors.UnknownTask(refused.message)
+        case "too-large":
+            return errors.PayloadTooLarge(refused.message)
+        case _:
+            return errors.Refused(refused.message, refused.code)

@@ -1,0 +1,255 @@
+"""`@task`: turns a function into a task function, which still is the function."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, overload
+
+from fastworker.codec import Signature
+from fastworker.errors import ConfigurationError, DuplicateTask, TaskDefinitionError
+from fastworker.options import DefinitionOptions, SubmitOptions, make_options
+from fastworker.protocol import Submission
+from fastworker.tasks import UNSAID, Definition, Options, new_task_id
+
+if TYPE_CHECKING:
+    from fastworker.handle import TaskHandle
+
+Errors = tuple[type[BaseException], ...]
+
+
+class TaskFunction[**P, C, R]:
+    """A function that can be submitted as a task. Calling it calls the function.
+
+    `P` are its parameters, `C` is what a call returns (a coroutine for `async def`), `R` is the task's result.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, C],
+        name: str,
+        options: Options = UNSAID,
+        retry_on: Errors = (Exception,),
+        give_up_on: Errors = (),
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.said = options
+        self.retry_on = retry_on
+        self.give_up_on = give_up_on
+        self.is_async = inspect.iscoroutinefunction(function)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task function {self.name}>"
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """How arguments and results become JSON. Made at first use, when all annotations can be resolved."""
+        return Signature(self.function, self.name)
+
+    def options(self, **said: Unpack[SubmitOptions]) -> TaskFunction[P, C, R]:
+        """The same task function with other options.
+
+        Raises:
+            ConfigurationError: names the option and what it may be.
+        """
+        changed = make_options(self.name, **said).over(self.said)
+        other = TaskFunction[P, C, R](self.function, self.name, changed, self.retry_on, self.give_up_on)
+        other.__dict__["signature"] = self.signature
+        return other
+
+    def submission(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Submission:
+        """The task as it is sent. Raises what `submit` raises for bad arguments."""
+        payload = self.signature.encode(args, kwargs)
+        return Submission(new_task_id(), self.name, payload, None if self.said is UNSAID else self.said)
+
+    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+        """Queue a task; returns once the control plane has stored it.
+
+        Raises:
+            InvalidArguments: the arguments don't fit the signature.
+            NotSerializable: a value has no JSON form.
+            PayloadTooLarge: the arguments are too large.
+            ConnectionFailed: no control plane was found.
+        """
+        from fastworker.client import on_current_client
+
+        submission = self.submission(args, kwargs)
+        return await on_current_client(lambda client: client.submit_function(self, submission))
+
+    async def map(self, items: Iterable[Any]) -> list[TaskHandle[R]]:
+        """Queue one task per item, with the item as only argument, in one request."""
+        from fastworker.client import on_current_client
+
+        submissions = [self.submission((item,), {}) for item in items]
+        return await on_current_client(lambda client: client.submit_functions(self, submissions))
+
+    def submit_sync(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+        """`submit` for blocking code."""
+        from fastworker.blocking import wait_for
+
+        _refuse_in_event_loop(f"{self.name}.submit_sync()", f"await {self.name}.submit()")
+        return wait_for(self.submit(*args, **kwargs))
+
+    def map_sync(self, items: Iterable[Any]) -> list[TaskHandle[R]]:
+        """`map` for blocking code."""
+        from fastworker.blocking import wait_for
+
+        _refuse_in_event_loop(f"{self.name}.map_sync()", f"await {self.name}.map()")
+        return wait_for(self.map(items))
+
+    delay = submit
+    send = submit_sync
+
+    def definition(self) -> Definition:
+        """What a worker tells the control plane of this task function."""
+        doc = (inspect.getdoc(self.function) or "").split("\n\n")[0]
+        return Definition(self.name, self.said, self.signature.json_schema(), doc)
+
+    def is_retryable(self, error: BaseException) -> bool:
+        """Whether another attempt makes sense after this exception."""
+        return isinstance(error, self.retry_on) and not isinstance(error, self.give_up_on)
+
+
+def _refuse_in_event_loop(call: str, instead: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ConfigurationError(f"{call} would block the event loop that runs here: use `{instead}`")
+
+
+AnyTaskFunction = TaskFunction[..., Any, Any]
+
+
+class Registry:
+    """The task functions of a process, by name."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, AnyTaskFunction] = {}
+
+    def add(self, function: AnyTaskFunction) -> None:
+        """Add a task function. The same source again (a reload, `__main__` and its module) replaces the old one.
+
+        Raises:
+            DuplicateTask: another function has the name already.
+        """
+        other = self._functions.get(function.name)
+        if other is not None and _source(other) != _source(function):
+            raise DuplicateTask(
+                f"two task functions are called {function.name!r}: {_source(other)} and {_source(function)}. "
+                "Give one of them another name: @task(name=…)"
+            )
+        self._functions[function.name] = function
+
+    def get(self, name: str) -> AnyTaskFunction | None:
+        """The task function of this name, if there is one."""
+        return self._functions.get(name)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._functions.clear()
+
+    def __iter__(self) -> Iterator[AnyTaskFunction]:
+        return iter(list(self._functions.values()))
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+
+def _source(function: AnyTaskFunction) -> str:
+    code = getattr(inspect.unwrap(function.function), "__code__", None)
+    if code is None:
+        return repr(function.function)
+    return f"{code.co_qualname} in {code.co_filename}"
+
+
+registry = Registry()
+
+
+class TaskDecorator(Protocol):
+    """What `@task(…)` returns."""
+
+    @overload
+    def __call__[**P, R](
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> TaskFunction[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__[**P, R](self, function: Callable[P, R], /) -> TaskFunction[P, R, R]: ...
+
+
+@overload
+def task[**P, R](
+    function: Callable[P, Coroutine[Any, Any, R]], /
+) -> TaskFunction[P, Coroutine[Any, Any, R], R]: ...
+@overload
+def task[**P, R](function: Callable[P, R], /) -> TaskFunction[P, R, R]: ...
+@overload
+def task(
+    task_name: str | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry_on: type[BaseException] | Errors = (Exception,),
+    give_up_on: type[BaseException] | Errors = (),
+    **options: Unpack[DefinitionOptions],
+) -> TaskDecorator: ...
+def task(
+    function: Callable[..., Any] | str | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry_on: type[BaseException] | Errors = (Exception,),
+    give_up_on: type[BaseException] | Errors = (),
+    **options: Unpack[DefinitionOptions],
+) -> Any:
+    """Make a function a task function.
+
+    Args:
+        function: the function, when used without parentheses; or the task name.
+        name: the task name; default: the function's name. Two functions can't share one.
+        retry_on: exceptions after which another attempt makes sense.
+        give_up_on: exceptions after which it doesn't, though `retry_on` has them.
+        options: priority, queue, retries, backoff, timeout, expires, result_ttl, acks, tags; see `Options`.
+
+    Raises:
+        TaskDefinitionError: the function can't be a task as written.
+        DuplicateTask: another function has the name already.
+        ConfigurationError: names the option and what it may be.
+    """
+    if isinstance(function, str):
+        return task(name=function, retry_on=retry_on, give_up_on=give_up_on, **options)
+
+    def decorate(target: Callable[..., Any]) -> AnyTaskFunction:
+        _check_definition(target)
+        task_name = name or target.__name__
+        made = AnyTaskFunction(
+            target, task_name, make_options(task_name, **options), _errors(retry_on), _errors(give_up_on)
+        )
+        made.said = UNSAID if made.said == UNSAID else made.said
+        registry.add(made)
+        return made
+
+    return decorate if function is None else decorate(function)
+
+
+def _check_definition(target: Any) -> None:
+    if isinstance(target, TaskFunction):
+        raise TaskDefinitionError(f"{target.name} is a task function already: remove one @task")
+    if isinstance(target, staticmethod | classmethod) or not inspect.isroutine(target):
+        raise TaskDefinitionError(f"{target!r} is not a function: @task goes on functions and async functions only")
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise TaskDefinitionError(f"{target.__name__} yields; a task function returns one result")
+
+
+def _errors(value: type[BaseException] | Errors) -> Errors:
+    errors = value if isinstance(value, tuple | list) else (value,)
+    if not all(isinstance(error, type) and issubclass(error, BaseException) for error in errors):
+        raise TaskDefinitionError(f"{value!r}: use an exception class or a tuple of them")
+    return tuple(errors)

@@ -1,0 +1,150 @@
+"""The handle of a submitted task: its id, with which its result is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from fastworker.errors import (
+    ResultExpired,
+    ResultTypeError,
+    TaskCancelled,
+    TaskCrashed,
+    TaskExpired,
+    TaskFailed,
+    TaskNotFound,
+    TaskTimeout,
+)
+from fastworker.lifecycle import Reason, State
+from fastworker.protocol import Change, Ended
+from fastworker.tasks import ErrorInfo, TaskInfo
+
+if TYPE_CHECKING:
+    from fastworker.client import Client, Ending
+    from fastworker.codec import Signature
+
+
+class TaskHandle[R](str):
+    """A task that was submitted. It is its id, so it can be put in JSON, a log or a database as it is.
+
+    Awaiting it gives the result.
+    """
+
+    __slots__ = ("_client", "_ending", "_signature")
+    _client: Client
+    _ending: Ending | None
+    _signature: Signature | None
+
+    @classmethod
+    def make(
+        cls, task_id: str, client: Client, signature: Signature | None = None, ending: Ending | None = None
+    ) -> TaskHandle[R]:
+        """A handle for this id.
+
+        Args:
+            signature: decodes the result as the annotated type; without it the result is plain JSON data.
+            ending: receives the end of the task, if the client watches it already.
+        """
+        handle = cls(task_id)
+        handle._client = client
+        handle._signature = signature
+        handle._ending = ending
+        return handle
+
+    @property
+    def id(self) -> str:
+        """The task id as a plain string."""
+        return str.__str__(self)
+
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait for the end of the task.
+
+        Args:
+            timeout: seconds to wait; the task goes on if they pass.
+
+        Raises:
+            ResultTimeout: the time passed.
+            TaskFailed, TaskCrashed, TaskTimeout, TaskCancelled, TaskExpired: how the task ended.
+            ResultExpired: the result is no longer kept.
+            ResultTypeError: the result is not of the annotated type.
+            TaskNotFound: there is no such task.
+        """
+        ended = await self._client.bridge(lambda: self._client.wait(self.id, timeout, self._ending))
+        result: R = result_of(ended, self._signature)
+        return result
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        return self.result().__await__()
+
+    def result_sync(self, timeout: float | None = None) -> R:
+        """`result` for blocking code."""
+        from fastworker.blocking import wait_for
+
+        return wait_for(self.result(timeout))
+
+    async def info(self) -> TaskInfo:
+        """All that is known of the task.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        return await self._client.bridge(lambda: self._client.info(self.id))
+
+    async def status(self) -> State:
+        """Where the task stands."""
+        return (await self.info()).state
+
+    async def cancel(self) -> str:
+        """Cancel the task; see `Client.cancel` for the answer."""
+        return await self._client.bridge(lambda: self._client.cancel(self.id))
+
+    async def events(self) -> AsyncIterator[Change]:
+        """The moves of this task from now on, until its end."""
+        async for change in self._client.events(task_id=self.id):
+            yield change
+
+
+def result_of(ended: Ended, signature: Signature | None = None) -> Any:
+    """The result of an ended task, or the error that says how it ended."""
+    match ended.state:
+        case State.SUCCEEDED:
+            return _decode(ended, signature)
+        case State.FAILED:
+            raise _failure(ended)
+        case State.CANCELLED:
+            raise TaskCancelled(f"task {ended.id} was cancelled", ended.id)
+        case State.EXPIRED:
+            raise TaskExpired(f"task {ended.id} expired before it was started", ended.id)
+        case _:
+            raise TaskNotFound(f"there is no task {ended.id}", ended.id)
+
+
+def _decode(ended: Ended, signature: Signature | None) -> Any:
+    if ended.result_expired or ended.result is None:
+        raise ResultExpired(f"the result of task {ended.id} is no longer kept: raise its result_ttl", ended.id)
+    if signature is None:
+        return plain_json(ended.result)
+    try:
+        return signature.decode_result(ended.result)
+    except ValidationError as error:
+        raise ResultTypeError(
+            f"the result of {signature} is not of the annotated type: {error}", ended.id, plain_json(ended.result)
+        ) from None
+
+
+def plain_json(text: str) -> Any:
+    """JSON as plain data."""
+    from pydantic_core import from_json
+
+    return from_json(text)
+
+
+def _failure(ended: Ended) -> TaskFailed | TaskTimeout:
+    error = ended.error or ErrorInfo("unknown", "no error was reported")
+    message = f"task {ended.id} failed: {error.type}: {error.message}"
+    if ended.reason == Reason.TIMEOUT:
+        return TaskTimeout(f"task {ended.id} ran longer than its time limit: {error.message}", ended.id)
+    kind = TaskCrashed if ended.reason == Reason.CRASHED else TaskFailed
+    return kind(message, ended.id, error.type, error.message, error.traceback)

@@ -1,0 +1,165 @@
+"""Reliable, ordered delivery of messages over a transport that may drop them. Pure: no I/O, no clock.
+
+Each end numbers its frames 1, 2, 3 … and keeps at most `WINDOW` of them unacknowledged. What arrives in order is
+delivered once and acknowledged; what arrives out of order or twice is dropped (go-back-N). Unacknowledged frames are
+sent again after a reconnect, or after `RESEND_AFTER` seconds. What is posted while the window is full goes out as one
+frame when it opens: batching without timers.
+
+An end that has lost its memory answers `Refused("unknown-session")`; the peer then calls `restart` and introduces
+itself again. An acknowledgement means *received*, no more: `Accepted` and `Recorded` say what is safe.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastworker.protocol import Batch, Frame, Message, encode
+
+WINDOW: Final = 16
+"""Unacknowledged frames per direction. NNG silently drops what exceeds about 64 queued messages per pipe."""
+ACK_AFTER: Final = 0.002
+"""Seconds that an acknowledgement waits for data to ride on."""
+RESEND_AFTER: Final = 1.0
+RESEND_AT_MOST_EVERY: Final = 16.0
+MAX_ITEMS: Final = 1000
+"""Items in one batch message."""
+FRAME_BYTES: Final = 256 * 1024
+"""A frame is closed once its payloads exceed this many bytes; one larger payload goes alone."""
+NEVER: Final = float("inf")
+
+
+@dataclass(slots=True)
+class _Pending:
+    message: Message
+    bytes: int
+    items: int
+
+
+class Session:
+    """One end of one session.
+
+    Args:
+        session_id: `None` makes a new one (the peer's end).
+    """
+
+    def __init__(self, session_id: str | None = None) -> None:
+        self.id = session_id or secrets.token_hex(8)
+        self._pending: deque[_Pending] = deque()
+        self._unacknowledged: deque[tuple[int, bytes]] = deque()
+        self._sent = 0  # the last seq of ours
+        self._received = 0  # the last seq of theirs that came in order
+        self._ack_due = NEVER
+        self._resend_due = NEVER
+        self._resend_wait = RESEND_AFTER
+        self._resending: deque[tuple[int, bytes]] = deque()
+
+    # ---- outgoing ------------------------------------------------------------------------------------------------
+
+    def post(self, message: Message, size: int = 64) -> None:
+        """Queue a message. `size`: roughly its bytes, where it carries payloads."""
+        self._pending.append(_Pending(message, size, 1))
+
+    def post_item(self, batch: Callable[[list[Any]], Batch], item: object, size: int = 64) -> None:
+        """Queue one item of a batch message; joins the last message if that is of the same kind."""
+        if self._pending:
+            last = self._pending[-1]
+            if type(last.message) is batch and last.items < MAX_ITEMS and last.bytes + size <= FRAME_BYTES:
+                last.message.items.append(item)  # type: ignore[union-attr]
+                last.items += 1
+                last.bytes += size
+                return
+        self._pending.append(_Pending(batch([item]), size, 1))
+
+    def outgoing(self, now: float) -> list[bytes]:
+        """The frames to be sent now. Each must be handed to the transport; if that fails, call `not_sent`."""
+        frames = [body for _, body in self._resending]
+        self._resending.clear()
+        while self._pending and len(self._unacknowledged) < WINDOW:
+            self._sent += 1
+            body = encode(Frame(self.id, self._sent, self._received, self._next_messages()))
+            self._unacknowledged.append((self._sent, body))
+            frames.append(body)
+        if frames:
+            self._ack_due = NEVER
+            if self._resend_due == NEVER and self._unacknowledged:
+                self._resend_due = now + self._resend_wait
+        elif self._ack_due <= now:
+            self._ack_due = NEVER
+            frames.append(self.bare_acknowledgement())
+        return frames
+
+    def bare_acknowledgement(self) -> bytes:
+        """A frame that carries nothing: acknowledges, and after a reconnect asks whether we are still known."""
+        return encode(Frame(self.id, 0, self._received, []))
+
+    def _next_messages(self) -> list[Message]:
+        size = 0
+        messages: list[Message] = []
+        while self._pending and (not messages or size + self._pending[0].bytes <= FRAME_BYTES):
+            pending = self._pending.popleft()
+            size += pending.bytes
+            messages.append(pending.message)
+        return messages
+
+    def not_sent(self, now: float) -> None:
+        """The transport was full: send all that is unacknowledged again, soon."""
+        self._resend_due = min(self._resend_due, now + ACK_AFTER)
+
+    # ---- incoming ------------------------------------------------------------------------------------------------
+
+    def receive(self, frame: Frame, now: float) -> list[Message]:
+        """Take in a frame; the messages that it newly delivers, in order."""
+        self._acknowledge(frame.ack, now)
+        if frame.seq == 0:
+            return frame.items
+        if frame.seq == self._received + 1:
+            self._received = frame.seq
+            self._ack_due = min(self._ack_due, now + ACK_AFTER)
+            return frame.items
+        self._ack_due = now  # a duplicate or a gap: tell at once what we have
+        return []
+
+    def _acknowledge(self, ack: int, now: float) -> None:
+        if not self._unacknowledged or ack < self._unacknowledged[0][0] or ack > self._sent:
+            return
+        while self._unacknowledged and self._unacknowledged[0][0] <= ack:
+            self._unacknowledged.popleft()
+        self._resend_wait = RESEND_AFTER
+        self._resend_due = now + RESEND_AFTER if self._unacknowledged else NEVER
+
+    # ---- time and connection -------------------------------------------------------------------------------------
+
+    def due(self) -> float:
+        """When `tick` wants to be called."""
+        return min(self._ack_due, self._resend_due)
+
+    def tick(self, now: float) -> None:
+        """Time has passed: what stayed unacknowledged is sent again by the next `outgoing`."""
+        if self._resend_due <= now:
+            self._resending = deque(self._unacknowledged)
+            self._resend_wait = min(self._resend_wait * 2, RESEND_AT_MOST_EVERY)
+            self._resend_due = now + self._resend_wait if self._unacknowledged else NEVER
+
+    def reconnected(self, now: float) -> None:
+        """A new connection carries the session: send what is unacknowledged again."""
+        self._resending = deque(self._unacknowledged)
+        self._resend_wait = RESEND_AFTER
+        self._resend_due = now + RESEND_AFTER if self._unacknowledged else NEVER
+
+    def restart(self) -> None:
+        """The other end does not know us any more: begin a new session and forget everything of the old one."""
+        self.__init__()  # type: ignore[misc]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to be sent or acknowledged."""
+        return not self._pending and not self._unacknowledged
+
+    @property
+    def backlog(self) -> int:
+        """Messages that wait for the window to open."""
+        return len(self._pending)

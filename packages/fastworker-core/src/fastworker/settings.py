@@ -1,0 +1,109 @@
+"""Settings: arguments first, then the environment (`FASTWORKER_…`), then `[tool.fastworker]` in pyproject.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+from fastworker.errors import ConfigurationError
+
+Sync = Literal["normal", "full"]
+StoreKind = Literal["sqlite", "memory"]
+Words = Annotated[list[str], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Durations are seconds.
+
+    Attributes:
+        url: where the control plane is, for clients and workers.
+        key: the cluster key, 64 hexadecimal digits.
+        modules: the modules that hold task functions.
+        listen: the addresses of the control plane.
+        insecure: allow plain `tcp://`.
+        store: `sqlite`, or `memory`.
+        store_path: the folder of the store.
+        sync: `normal` survives the death of any process, `full` also a loss of power.
+        concurrency: tasks that one worker process runs at once.
+        processes: worker processes under the control plane.
+        grace: how long running tasks may go on after SIGTERM.
+        lease: how long a connected but silent worker keeps its tasks.
+        silence: after how long without a word a worker gets no new tasks.
+        reconnect: how long a worker whose connection broke keeps its tasks.
+        recovery: how long a restarted control plane waits for the workers that it knew.
+        max_crashes: how often a task may lose its worker before it is failed.
+        keep_finished: how many ended tasks the store keeps.
+        keep_for: how long the store keeps them.
+        connect_timeout: how long a client looks for the control plane.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="FASTWORKER_",
+        pyproject_toml_table_header=("tool", "fastworker"),
+        extra="forbid",
+        populate_by_name=True,
+    )
+
+    url: str | None = None
+    key: SecretStr | None = None
+    modules: Words = Field(
+        default_factory=list, validation_alias=AliasChoices("modules", "FASTWORKER_TASK_MODULES", "FASTWORKER_MODULES")
+    )
+    listen: Words = Field(default_factory=list)
+    insecure: bool = False
+    store: StoreKind = "sqlite"
+    store_path: Path = Path(".fastworker")
+    sync: Sync = "normal"
+    concurrency: int = Field(default=8, ge=1, le=100_000)
+    processes: int = Field(default=1, ge=0, le=1024)
+    grace: float = Field(default=30.0, ge=0)
+    lease: float = Field(default=60.0, gt=0)
+    silence: float = Field(default=10.0, gt=0)
+    reconnect: float = Field(default=2.0, ge=0)
+    recovery: float = Field(default=10.0, ge=0)
+    max_crashes: int = Field(default=3, ge=1)
+    keep_finished: int = Field(default=1_000_000, ge=0)
+    keep_for: float = Field(default=7 * 86_400.0, ge=0)
+    connect_timeout: float = Field(default=10.0, gt=0)
+
+    @field_validator("modules", "listen", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """In the environment a list is words with commas or spaces between them."""
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order of the sources, first wins."""
+        return init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**arguments: Any) -> Settings:
+    """Settings in which the arguments that are not None go first.
+
+    Raises:
+        ConfigurationError: names the setting and what it may be.
+    """
+    try:
+        return Settings(**{name: value for name, value in arguments.items() if value is not None})
+    except ValidationError as error:
+        problems = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise ConfigurationError("settings: " + "; ".join(problems)) from None
+    except ValueError as error:  # a pyproject.toml that is not TOML
+        raise ConfigurationError(f"settings: {error}") from error

@@ -1,0 +1,259 @@
+"""Bytes over NNG. The only module that imports pynng.
+
+The control plane opens one raw REP socket (`Listener`), every peer one raw REQ socket (`Dialer`). Raw sockets don't
+pair requests with replies, so both ends may send at any time. A message's header routes it: on the listener's side
+it holds the 32-bit number of the pipe (the connection) and a request id whose top bit ends the header
+(nng_rep(7), "Raw mode"); the dialer's header is one constant request id.
+
+Sending never blocks. What can't be sent now (`send` returns False) is the session's to send again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import pynng  # type: ignore[import-untyped, unused-ignore]
+
+from fastworker.errors import AddressInUse, ConfigurationError, ConnectionFailed, ForkError
+from fastworker.protocol import MAX_FRAME_BYTES
+
+PipeId = int
+OnMessage = Callable[[PipeId, bytes], None]
+OnPipe = Callable[[PipeId], None]
+OnTurn = Callable[[], None]
+
+_lib: Any = pynng.lib
+_ffi: Any = pynng.ffi
+
+REQUEST_ID: Final = 0x80000001
+BUFFERED_MESSAGES: Final = 128
+"""The socket's own queues default to almost nothing: then a second non-blocking send fails."""
+MESSAGES_PER_TURN: Final = 64
+"""How many messages one turn of the event loop takes in before others get theirs."""
+RECONNECT_MS: Final = (50, 500)
+PSK_IDENTITY: Final = b"fastworker"
+
+_sockets_of_this_process: set[int] = set()
+_forked_with_sockets = False
+
+
+def _after_fork() -> None:
+    global _forked_with_sockets
+    _forked_with_sockets = bool(_sockets_of_this_process)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def refuse_if_forked() -> None:
+    """Raise `ForkError` in a child of a process that had a socket open: NNG would abort it."""
+    if _forked_with_sockets:
+        raise ForkError(
+            "this process was forked from one that was connected already, and NNG can't be used after that: "
+            "connect after the fork, or use multiprocessing's 'spawn'"
+        )
+
+
+class _Socket:
+    """What both ends share: options, receiving inside the event loop, pipe events, closing."""
+
+    def __init__(self, opener: Any, kind: Any, loop: asyncio.AbstractEventLoop, max_bytes: int) -> None:
+        refuse_if_forked()
+        self._loop = loop
+        self.max_bytes = max_bytes
+        self._socket = kind(opener=opener, recv_buffer_size=BUFFERED_MESSAGES, send_buffer_size=BUFFERED_MESSAGES)
+        _sockets_of_this_process.add(id(self))
+        self._set_limit("recv_max_size", max_bytes)
+        self._message = _ffi.new("nng_msg **")
+        self._on_message: OnMessage = _ignore_message
+        self._on_turn: OnTurn = _ignore_turn
+        self._on_connect: OnPipe = _ignore_pipe
+        self._on_disconnect: OnPipe = _ignore_pipe
+        self._receiver: threading.Thread | None = None
+        self._fd = -1
+        self.closed = False
+
+    def _set_limit(self, option: str, value: int) -> None:
+        """Set an option and read it back: pynng 0.9.0 swallows the errors of a setter."""
+        setattr(self._socket, option, value)
+        if getattr(self._socket, option) != value:
+            raise ConfigurationError(f"NNG did not take {option}={value}")
+
+    def open(self, on_message: OnMessage, on_connect: OnPipe, on_disconnect: OnPipe, on_turn: OnTurn) -> None:
+        """Start to receive. All callbacks run in the event loop; `on_turn` after the messages that came together."""
+        self._on_message = on_message
+        self._on_turn = on_turn
+        self._on_connect = on_connect
+        self._on_disconnect = on_disconnect
+        # NNG calls these on a thread of its own, and closing a socket inside one deadlocks: hand over only.
+        self._socket.add_post_pipe_connect_cb(lambda pipe: self._hand_over(self._connected, int(pipe.id)))
+        self._socket.add_post_pipe_remove_cb(lambda pipe: self._hand_over(self._disconnected, int(pipe.id)))
+        self._fd = self._socket.recv_fd
+        try:
+            self._loop.add_reader(self._fd, self._receive_turn)
+        except NotImplementedError:  # Windows' proactor loop
+            self._receiver = threading.Thread(target=self._receive_forever, name="fastworker-receive", daemon=True)
+            self._receiver.start()
+
+    def _hand_over(self, callback: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _connected(self, pipe: PipeId) -> None:
+        if not self.closed:
+            self._on_connect(pipe)
+
+    def _disconnected(self, pipe: PipeId) -> None:
+        if not self.closed:
+            self._on_disconnect(pipe)
+
+    def _receive_turn(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            if self.closed or not self._receive_one(_lib.NNG_FLAG_NONBLOCK, self._on_message):
+                break
+        self._on_turn()
+
+    def _receive_forever(self) -> None:
+        def deliver(pipe: PipeId, body: bytes) -> None:
+            self._hand_over(self._on_message, pipe, body)
+            self._hand_over(self._on_turn)
+
+        while not self.closed and self._receive_one(0, deliver):
+            pass
+
+    def _receive_one(self, flags: int, deliver: OnMessage) -> bool:
+        if _lib.nng_recvmsg(self._socket.socket, self._message, flags) != 0:
+            return False
+        message = self._message[0]
+        pipe = int(_lib.nng_pipe_id(_lib.nng_msg_get_pipe(message)))
+        body = bytes(_ffi.buffer(_lib.nng_msg_body(message), _lib.nng_msg_len(message)))
+        _lib.nng_msg_free(message)
+        deliver(pipe, body)
+        return True
+
+    def _send(self, header: tuple[int, ...], body: bytes) -> bool:
+        if self.closed:
+            return False
+        if len(body) > self.max_bytes:
+            raise ValueError(f"a frame of {len(body)} bytes is over the limit of {self.max_bytes}")
+        cell = _ffi.new("nng_msg **")
+        pynng.nng.check_err(_lib.nng_msg_alloc(cell, 0))
+        message = cell[0]
+        for word in header:
+            _lib.nng_msg_header_append_u32(message, word)
+        _lib.nng_msg_append(message, body, len(body))
+        if _lib.nng_sendmsg(self._socket.socket, message, _lib.NNG_FLAG_NONBLOCK) != 0:
+            _lib.nng_msg_free(message)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the socket. What was sent but not yet acknowledged may be lost."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._receiver is None and self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+        self._socket.close()
+        if self._receiver is not None:
+            self._receiver.join()
+        _sockets_of_this_process.discard(id(self))
+
+
+class Listener(_Socket):
+    """The control plane's end: many peers, one socket."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        super().__init__(_lib.nng_rep0_open_raw, pynng.Rep0, loop, max_bytes)
+
+    def listen(self, url: str, key: bytes | None = None) -> None:
+        """Listen at an address too; call after `open`.
+
+        Args:
+            url: `inproc://…`, `ipc://…`, `tcp://…` or `tls+tcp://…`.
+            key: the cluster key, for `tls+tcp` only.
+
+        Raises:
+            AddressInUse: another process listens there.
+            ConfigurationError: NNG can't listen at such an address.
+        """
+        listener = _ffi.new("nng_listener *")
+        _check(url, _lib.nng_listener_create(listener, self._socket.socket, url.encode()))
+        _check(url, _lib.nng_listener_set_size(listener[0], b"recv-size-max", self.max_bytes))
+        if key is not None:
+            config = _psk(pynng.TLSConfig.MODE_SERVER, key)
+            _check(url, _lib.nng_listener_set_ptr(listener[0], b"tls-config", config._tls_config))
+        _check(url, _lib.nng_listener_start(listener[0], 0))
+
+    def send(self, pipe: PipeId, body: bytes) -> bool:
+        """Send to one peer; False if NNG can't take it now."""
+        return self._send((pipe, REQUEST_ID), body)
+
+    def peer_uid(self, pipe: PipeId) -> int | None:
+        """The user id at the other end of an ipc pipe; None where there is none."""
+        value = _ffi.new("uint64_t *")
+        handle = _ffi.new("nng_pipe *")
+        handle.id = pipe
+        return int(value[0]) if _lib.nng_pipe_get_uint64(handle[0], b"ipc:peer-uid", value) == 0 else None
+
+    def disconnect(self, pipe: PipeId) -> None:
+        """Close one connection."""
+        handle = _ffi.new("nng_pipe *")
+        handle.id = pipe
+        _lib.nng_pipe_close(handle[0])
+
+
+class Dialer(_Socket):
+    """A peer's end: one control plane, dialled again and again until `close`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        super().__init__(_lib.nng_req0_open_raw, pynng.Req0, loop, max_bytes)
+        self._socket.reconnect_time_min, self._socket.reconnect_time_max = RECONNECT_MS
+
+    def dial(self, url: str, key: bytes | None = None) -> None:
+        """Start to connect in the background; call after `open`. Safe to call for one address only."""
+        dialer = _ffi.new("nng_dialer *")
+        _check(url, _lib.nng_dialer_create(dialer, self._socket.socket, url.encode()))
+        _check(url, _lib.nng_dialer_set_size(dialer[0], b"recv-size-max", self.max_bytes))
+        if key is not None:
+            config = _psk(pynng.TLSConfig.MODE_CLIENT, key)
+            _check(url, _lib.nng_dialer_set_ptr(dialer[0], b"tls-config", config._tls_config))
+        _check(url, _lib.nng_dialer_start(dialer[0], _lib.NNG_FLAG_NONBLOCK))
+
+    def send(self, body: bytes) -> bool:
+        """Send to the control plane; False if NNG can't take it now."""
+        return self._send((REQUEST_ID,), body)
+
+
+def _psk(mode: int, key: bytes) -> Any:
+    """A TLS configuration with a pre-shared key: encryption and mutual authentication without certificates."""
+    config = pynng.TLSConfig(mode)
+    pynng.nng.check_err(_lib.nng_tls_config_psk(config._tls_config, PSK_IDENTITY, key, len(key)))
+    return config
+
+
+def _check(url: str, code: int) -> None:
+    if code == 0:
+        return
+    if code == _lib.NNG_EADDRINUSE:
+        raise AddressInUse(f"{url} is taken by another process: stop it, or choose another address with --listen")
+    if code in (_lib.NNG_EADDRINVAL, _lib.NNG_ENOTSUP, _lib.NNG_EINVAL):
+        raise ConfigurationError(f"{url!r} is not an address: use ipc:///path, tcp://host:port or tls+tcp://host:port")
+    raise ConnectionFailed(f"{url}: {_ffi.string(_lib.nng_strerror(code)).decode()}")
+
+
+def _ignore_message(pipe: PipeId, body: bytes) -> None:
+    """Before `open` nothing is delivered."""
+
+
+def _ignore_turn() -> None:
+    """Before `open` there are no turns."""
+
+
+def _ignore_pipe(pipe: PipeId) -> None:
+    """Before `open` nobody is told."""

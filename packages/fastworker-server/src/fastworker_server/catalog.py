@@ -1,0 +1,54 @@
+"""What connected workers can run, and how long it usually takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fastworker.tasks import DEFAULTS, Definition, Options
+
+_NEW_SHARE = 0.2
+
+
+class Catalog:
+    """Task definitions by name. A name stays known after its last worker has left, so that its options still count."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, Definition] = {}
+        self._resolved: dict[tuple[str, Options | None], Options] = {}
+        self._run_times: dict[str, float] = {}
+
+    def learn(self, definitions: Iterable[Definition]) -> None:
+        """Take in what a worker says it can run; the newest word on a name counts."""
+        for definition in definitions:
+            self._definitions[definition.name] = definition
+        self._resolved.clear()
+
+    def get(self, name: str) -> Definition | None:
+        """The definition of a name, if any worker ever told it."""
+        return self._definitions.get(name)
+
+    def all(self) -> Sequence[Definition]:
+        """All definitions, by name."""
+        return [self._definitions[name] for name in sorted(self._definitions)]
+
+    def options(self, name: str, said: Options | None) -> Options:
+        """The options of one task: said at its submission, else at its definition, else `DEFAULTS`."""
+        key = (name, said)
+        options = self._resolved.get(key)
+        if options is None:
+            definition = self._definitions.get(name)
+            options = definition.options.over(DEFAULTS) if definition else DEFAULTS
+            options = said.over(options) if said else options
+            if len(self._resolved) > 10_000:
+                self._resolved.clear()
+            self._resolved[key] = options
+        return options
+
+    def estimate(self, name: str) -> float | None:
+        """Seconds that a task of this name usually runs; None before the first has ended."""
+        return self._run_times.get(name)
+
+    def observe(self, name: str, ran: float) -> None:
+        """A task of this name ran for `ran` seconds."""
+        before = self._run_times.get(name)
+        self._run_times[name] = ran if before is None else before + _NEW_SHARE * (ran - before)

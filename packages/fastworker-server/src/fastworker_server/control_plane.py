@@ -1,0 +1,125 @@
+"""The control plane: puts engine, store, listener and own workers together, and stops them in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+from random import Random
+from typing import Any
+
+from fastworker.addresses import DEFAULT_TCP, checked, key_for, local_url
+from fastworker.errors import ConfigurationError
+from fastworker.settings import Settings
+from fastworker.transport import Listener
+
+from fastworker_server.answers import Answers
+from fastworker_server.clock import Clock
+from fastworker_server.engine import Engine, Limits
+from fastworker_server.peers import Peers
+from fastworker_server.storage.sqlite import Recovered, SqliteStore
+
+logger = logging.getLogger("fastworker.control_plane")
+
+FORGET_EVERY = 60.0
+
+
+class ControlPlane:
+    """The process that decides.
+
+    Args:
+        settings: see `Settings`; `listen` empty means the user's socket and `DEFAULT_TCP`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.addresses = [checked(url) for url in settings.listen or [local_url(), DEFAULT_TCP]]
+        for url in self.addresses:
+            if url.startswith("tcp://") and not settings.insecure:
+                raise ConfigurationError(
+                    f"{url} would be open to everybody who can reach it: use tls+tcp://, or allow it with --insecure"
+                )
+        self._forgetting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the store, recover, listen: in this order, so that no peer meets a control plane without its memory.
+
+        Raises:
+            StoreError: the store can't be used.
+            AddressInUse: another process listens at one of the addresses.
+        """
+        settings = self.settings
+        self.clock = Clock()
+        self.store = SqliteStore(settings.store_path if settings.store == "sqlite" else None, settings.sync)
+        recovered = await self.store.open()
+        limits = Limits(settings.lease, settings.silence, settings.reconnect, settings.recovery, settings.max_crashes)
+        self.engine = Engine(limits, Random(), recovered.next_seq)
+        self._recover(recovered)
+        self.listener = Listener(asyncio.get_running_loop())
+        answers = Answers(self.engine, self.store, self.clock, self.describe_store(), lambda: self.addresses)
+        self.peers = Peers(self.engine, self.store, self.listener, self.clock, answers)
+        answers.instance = self.peers.instance
+        try:
+            self.peers.open()
+            for url in self.addresses:
+                self.listener.listen(url, key_for(url, settings, make=True))
+        except BaseException:
+            self.listener.close()
+            await self.store.close()
+            raise
+        self._forgetting = asyncio.create_task(self._forget_forever())
+        self.peers.pump()
+
+    async def stop(self) -> None:
+        """Stop: first the mouth, then the memory. Workers go on and report to the next control plane."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self.peers.pump()
+        await self.store.saved(try_once=True)
+        self.peers.close()
+        self.listener.close()
+        await self.store.close()
+
+    def describe_store(self) -> str:
+        """What the store is, for people."""
+        if self.settings.store == "memory":
+            return "memory (the queue is lost when this process ends)"
+        return f"{self.settings.store_path / 'queue.db'} (sync {self.settings.sync})"
+
+    def _recover(self, recovered: Recovered) -> None:
+        now = self.clock.now()
+        self.engine.counts.update(recovered.counts)
+        paused: dict[str, list[str]] = recovered.facts.get("paused", {})
+        for queue in paused.get("queues", []):
+            self.engine.lanes.pause(queue, None)
+        for name in paused.get("names", []):
+            self.engine.lanes.pause(None, name)
+        workers: list[dict[str, Any]] = recovered.facts.get("workers", [])
+        alive = [worker["name"] for worker in workers if _may_live(worker)]
+        self.engine.recover(recovered.tasks, alive, now)
+        if recovered.tasks:
+            logger.info("recovered %d open tasks; %d workers are awaited", len(recovered.tasks), len(alive))
+
+    async def _forget_forever(self) -> None:
+        """Delete what is kept no longer, a little every minute."""
+        while True:
+            await asyncio.sleep(FORGET_EVERY)
+            gone = await self.store.forget(self.settings.keep_finished, self.settings.keep_for, self.clock.now())
+            for state, count in gone.items():
+                self.engine.counts[state] -= count
+
+
+def _may_live(worker: dict[str, Any]) -> bool:
+    """Whether a worker of the earlier control plane may come back. On this host its process can be looked at."""
+    if worker["host"] != platform.node():
+        return True
+    try:
+        os.kill(worker["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+

@@ -1,0 +1,371 @@
+"""The store on SQLite: one writer thread, group commit.
+
+What changes while a commit is under way goes into the next one, each task once, in the state that it has by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from filelock import FileLock, Timeout
+from pydantic_core import from_json, to_json
+
+from fastworker.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
+from fastworker.lifecycle import OPEN, State
+from fastworker.tasks import Task
+
+from fastworker_server.storage import rows
+
+logger = logging.getLogger("fastworker.store")
+
+CHECKED_UP_TO: Final = 512 * 1024 * 1024
+"""Bytes of a store that is checked whole at the start; larger ones would take too long."""
+TRY_AGAIN_AFTER: Final = 0.5
+FORGOTTEN_FOR: Final = 30 * 86_400.0
+"""How long the ids of forgotten tasks are kept, so that they say `expired` and not `not found`."""
+SWEEP: Final = 5000
+
+Facts = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a store held when it was opened."""
+
+    tasks: list[Task]
+    counts: dict[State, int]
+    next_seq: int
+    facts: Facts = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Batch:
+    inserts: list[rows.Row]
+    updates: list[rows.Row]
+    facts: Facts
+    tasks: list[Task]
+    callbacks: list[Callable[[], None]]
+
+
+class SqliteStore:
+    """Tasks in an SQLite file, or in memory.
+
+    Args:
+        folder: where `queue.db` is; None keeps everything in memory.
+        sync: `normal` survives the death of any process, `full` also a loss of power.
+    """
+
+    def __init__(self, folder: Path | None, sync: Literal["normal", "full"] = "normal") -> None:
+        self._folder = folder
+        self._path = folder / "queue.db" if folder is not None else None
+        self._sync = sync
+        self._lock = FileLock(folder / "queue.db.lock") if folder is not None else None
+        self._dirty: dict[int, Task] = {}
+        self._facts: Facts = {}
+        self._callbacks: list[Callable[[], None]] = []
+        self._writing = False
+        self._swept = 0
+        self.failure: str | None = None
+
+    # ---- open and close ------------------------------------------------------------------------------------------
+
+    async def open(self) -> Recovered:
+        """Open the store, and read what is to go on.
+
+        Raises:
+            StoreInUse: another control plane has it open.
+            StoreDamaged: the file is not a readable store.
+            StoreTooNew: a newer FastWorker wrote it.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._prepare_folder()
+        self._writer = ThreadPoolExecutor(1, "fastworker-store")
+        self._reader = self._writer if self._path is None else ThreadPoolExecutor(1, "fastworker-store-reader")
+        try:
+            return await self._loop.run_in_executor(self._writer, self._open_file)
+        except sqlite3.DatabaseError as error:
+            self._let_go()
+            raise StoreDamaged(_damaged(self._path, error)) from error
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _prepare_folder(self) -> None:
+        if self._folder is None or self._lock is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            ignore = self._folder / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            holder = _read_or_empty(self._folder / "queue.db.pid")
+            raise StoreInUse(
+                f"{self._path} is in use by another control plane{f' (process {holder})' if holder else ''}: "
+                "stop that one, or choose another folder with --store-path"
+            ) from None
+        except OSError as error:
+            raise StoreError(f"{self._folder} can't be used for the store: {error.strerror}") from error
+        (self._folder / "queue.db.pid").write_text(f"{os.getpid()}")
+
+    def _open_file(self) -> Recovered:
+        self._db = _connect(self._path)
+        self._db_for_reading = self._db
+        self._check()
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA synchronous = {self._sync}")
+        self._db.execute("PRAGMA wal_autocheckpoint = 4000")
+        if self._path is not None:
+            self._db_for_reading = _connect(self._path)
+            self._db_for_reading.execute("PRAGMA query_only = 1")
+        return self._recover()
+
+    def _check(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        ours = self._db.execute("PRAGMA application_id").fetchone()[0] == rows.APPLICATION_ID
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not tables:
+            self._db.executescript(rows.SCHEMA)
+            return
+        if not ours:
+            raise sqlite3.DatabaseError("it is a database, but not of FastWorker")
+        if version > rows.SCHEMA_VERSION:
+            raise StoreTooNew(
+                f"{self._path} was written by a newer FastWorker (format {version}, this one reads up to "
+                f"{rows.SCHEMA_VERSION}): upgrade this one, or choose another folder with --store-path"
+            )
+        if self._path is not None and self._path.stat().st_size <= CHECKED_UP_TO:
+            problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise sqlite3.DatabaseError(problem)
+
+    def _recover(self) -> Recovered:
+        marks = ", ".join("?" * len(OPEN))
+        found = self._db.execute(
+            f"SELECT {rows.COLUMNS} FROM tasks WHERE finished_at IS NULL AND state IN ({marks}) ORDER BY seq", list(OPEN)
+        )
+        tasks = [rows.task_from(row) for row in found]
+        counted = self._db.execute("SELECT state, count(*) FROM tasks WHERE finished_at IS NOT NULL GROUP BY state")
+        counts = {State(state): count for state, count in counted}
+        last = self._db.execute("SELECT max(seq) FROM tasks").fetchone()[0] or 0
+        facts = {name: from_json(value) for name, value in self._db.execute("SELECT name, value FROM facts")}
+        return Recovered(tasks, counts, last + 1, facts)
+
+    async def close(self) -> None:
+        """Write what is left, and close."""
+        await self.saved(try_once=True)
+        await self._loop.run_in_executor(self._reader, self._db_for_reading.close)
+        await self._loop.run_in_executor(self._writer, self._db.close)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._writer.shutdown(wait=False)
+        self._reader.shutdown(wait=False)
+        if self._lock is not None:
+            self._lock.release()
+
+    # ---- write ---------------------------------------------------------------------------------------------------
+
+    def save(self, tasks: Iterable[Task]) -> None:
+        """Write these tasks with the next commit."""
+        for task in tasks:
+            self._dirty[task.seq] = task
+
+    def save_fact(self, name: str, value: Any) -> None:
+        """Write a fact about the control plane with the next commit."""
+        self._facts[name] = value
+
+    def when_saved(self, callback: Callable[[], None]) -> None:
+        """Call once all that was given to `save` so far is committed."""
+        self._callbacks.append(callback)
+
+    def flush(self) -> None:
+        """Start a commit, unless one is under way: that one's end will start it."""
+        if self._writing or not (self._dirty or self._facts or self._callbacks):
+            return
+        self._writing = True
+        tasks = list(self._dirty.values())
+        batch = _Batch(
+            [rows.insert_row(task) for task in tasks if not task.stored],
+            [rows.update_row(task) for task in tasks if task.stored],
+            self._facts,
+            tasks,
+            self._callbacks,
+        )
+        self._dirty, self._facts, self._callbacks = {}, {}, []
+        self._writer.submit(self._write, batch)
+
+    async def saved(self, *, try_once: bool = False) -> None:
+        """Wait until all that was given to `save` so far is committed.
+
+        Args:
+            try_once: give up if the disk does not take it.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        self.when_saved(lambda: done.done() or done.set_result(None))
+        self.flush()
+        while not done.done() and not (try_once and self.failure):
+            await asyncio.wait([done], timeout=0.05)
+
+    def _write(self, batch: _Batch) -> None:
+        """In the writer thread: one transaction."""
+        error: sqlite3.Error | None = None
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for make_sql, new in ((rows.insert_sql, batch.inserts), (rows.update_sql, batch.updates)):
+                for sql, values in rows.statements(make_sql, new):
+                    self._db.execute(sql, values)
+            for name, value in batch.facts.items():
+                self._db.execute("REPLACE INTO facts VALUES (?, ?)", (name, to_json(value).decode()))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as raised:
+            error = raised
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        self._loop.call_soon_threadsafe(self._written, batch, error)
+
+    def _written(self, batch: _Batch, error: sqlite3.Error | None) -> None:
+        self._writing = False
+        if error is not None:
+            self._try_again(batch, error)
+            return
+        if self.failure is not None:
+            logger.warning("the store can be written again")
+            self.failure = None
+        for task in batch.tasks:
+            task.stored = True
+        for callback in batch.callbacks:
+            callback()
+        self.flush()
+
+    def _try_again(self, batch: _Batch, error: sqlite3.Error) -> None:
+        """Nothing is acknowledged that is not written: keep it all, and try again soon."""
+        if self.failure is None:
+            logger.error("the store can't be written (%s); submissions are refused until it can", error)
+        self.failure = f"the store {self._path} can't be written: {error}"
+        for task in batch.tasks:
+            self._dirty.setdefault(task.seq, task)
+        self._facts = {**batch.facts, **self._facts}
+        self._callbacks = [*batch.callbacks, *self._callbacks]
+        self._loop.call_later(TRY_AGAIN_AFTER, self.flush)
+
+    # ---- read ----------------------------------------------------------------------------------------------------
+
+    def _read[T](self, query: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        return self._loop.run_in_executor(self._reader, query, self._db_for_reading)
+
+    async def get(self, task_id: str) -> Task | Literal["expired"] | None:
+        """One task; `expired` if it was forgotten, None if it never was."""
+        return await self._read(partial(_get, task_id=task_id))
+
+    async def known(self, task_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that the store has, or had."""
+        return await self._read(partial(_known, task_ids=task_ids))
+
+    async def list(
+        self, state: State | None, name: str | None, queue: str | None, limit: int, before: int | None
+    ) -> Sequence[Task]:
+        """Tasks, newest first, as far as they are committed."""
+        return await self._read(partial(_list, where={"state": state, "name": name, "queue": queue}, limit=limit, before=before))
+
+    # ---- forget --------------------------------------------------------------------------------------------------
+
+    async def forget(self, keep: int, keep_for: float, now: float) -> dict[State, int]:
+        """Delete ended tasks that are too old or too many, and results whose time is over: a few at a time.
+
+        Returns:
+            How many tasks of each state were deleted.
+        """
+        return await self._loop.run_in_executor(self._writer, self._forget, keep, keep_for, now)
+
+    def _forget(self, keep: int, keep_for: float, now: float) -> dict[State, int]:
+        ended = self._db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NOT NULL").fetchone()[0]
+        old = self._db.execute(
+            "SELECT seq, id, state, finished_at FROM tasks WHERE finished_at IS NOT NULL ORDER BY seq LIMIT ?", (SWEEP,)
+        ).fetchall()
+        gone = [row for n, row in enumerate(old) if n < ended - keep or row[3] < now - keep_for]
+        last = self._db.execute("SELECT max(seq) FROM tasks").fetchone()[0] or 0
+        with _transaction(self._db):
+            self._db.executemany("DELETE FROM tasks WHERE seq = ?", [(row[0],) for row in gone])
+            self._db.executemany("REPLACE INTO forgotten VALUES (?, ?)", [(row[1], now) for row in gone])
+            self._db.execute("DELETE FROM forgotten WHERE at < ?", (now - FORGOTTEN_FOR,))
+            self._db.execute(
+                "UPDATE tasks SET result = NULL WHERE seq > ? AND seq <= ? AND result_until < ? AND result IS NOT NULL",
+                (self._swept, self._swept + SWEEP, now),
+            )
+        self._swept = 0 if self._swept + SWEEP >= last else self._swept + SWEEP
+        counts: dict[State, int] = {}
+        for row in gone:
+            counts[State(row[2])] = counts.get(State(row[2]), 0) + 1
+        return counts
+
+
+class _transaction:  # noqa: N801 - used as a function
+    """BEGIN and COMMIT round a block, or ROLLBACK."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("ROLLBACK" if kind else "COMMIT")
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    return sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False, timeout=10)
+
+
+def _get(db: sqlite3.Connection, task_id: str) -> Task | Literal["expired"] | None:
+    row = db.execute(f"SELECT {rows.COLUMNS} FROM tasks WHERE id = ?", (task_id,)).fetchone()
+    if row is not None:
+        return rows.task_from(row)
+    forgotten = db.execute("SELECT 1 FROM forgotten WHERE id = ?", (task_id,)).fetchone()
+    return "expired" if forgotten else None
+
+
+def _known(db: sqlite3.Connection, task_ids: Sequence[str]) -> set[str]:
+    known: set[str] = set()
+    for task_id in task_ids:
+        for table in ("tasks", "forgotten"):
+            if db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (task_id,)).fetchone():
+                known.add(task_id)
+    return known
+
+
+def _list(db: sqlite3.Connection, where: dict[str, Any], limit: int, before: int | None) -> Sequence[Task]:
+    asked = {f"{column} = ?": value for column, value in where.items() if value is not None}
+    if before is not None:
+        asked["seq < ?"] = before
+    if where["state"] is not None and where["state"] not in OPEN:
+        asked["finished_at IS NOT NULL AND ?"] = 1  # lets SQLite use the index of ended tasks
+    condition = " AND ".join(asked) or "1"
+    found = db.execute(
+        f"SELECT {rows.COLUMNS} FROM tasks WHERE {condition} ORDER BY seq DESC LIMIT ?", [*asked.values(), limit]
+    )
+    return [rows.task_from(row) for row in found]
+
+
+def _read_or_empty(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _damaged(path: Path | None, error: sqlite3.Error) -> str:
+    return (
+        f"{path} can't be read as a store: {error}. It was left untouched. To start with an empty queue, move it and its "
+        f"companions away (mv {path} {path}.damaged); `sqlite3 {path}.damaged .recover` may save what it holds"
+    )

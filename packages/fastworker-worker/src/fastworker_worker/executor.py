@@ -1,0 +1,206 @@
+"""One attempt of one task, as steps: resolve → decode → run (inside the middleware) → encode → outcome.
+
+Each step is a small function of its own. A failure of any step becomes the outcome of the attempt: nothing that a
+task does, raises or returns can reach the worker itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastworker.codec import Signature
+from fastworker.context import CurrentTask, enter_task
+from fastworker.errors import FastWorkerError, TaskCancelled, TaskTimeout
+from fastworker.function import AnyTaskFunction, Registry
+from fastworker.middleware import Middleware, around_run
+from fastworker.protocol import Order, Outcome, Outcome_
+from fastworker.retry import Retry
+from fastworker.tasks import ErrorInfo
+
+LONGEST_MESSAGE: Final = 10_000
+LONGEST_TRACEBACK: Final = 60_000
+
+
+class UnknownHere(FastWorkerError):
+    """This worker has no task function of that name."""
+
+
+class Execution:
+    """One attempt while it is in this worker."""
+
+    __slots__ = ("coroutine", "current", "function", "number", "order", "started", "stopping", "thread", "ticking")
+
+    def __init__(self, order: Order, function: AnyTaskFunction | None, number: int) -> None:
+        self.order = order
+        self.function = function
+        self.number = number
+        self.current = CurrentTask(order.id, order.name, order.attempt, order.headers)
+        self.started = 0.0
+        self.ticking = time.monotonic()  # when it came; once it runs, when it was started
+        self.stopping = False
+        self.thread: int | None = None  # the identity of the thread that runs it, while its function runs
+        self.coroutine: asyncio.Task[None] | None = None
+
+    def __lt__(self, other: Execution) -> bool:
+        return (self.order.rank, self.number) < (other.order.rank, other.number)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the function needs a thread."""
+        return self.function is None or not self.function.is_async
+
+    # ---- steps ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Note the start."""
+        self.started = time.time()
+        self.ticking = time.monotonic()
+
+    def resolve(self) -> AnyTaskFunction:
+        """The task function."""
+        if self.function is None:
+            raise UnknownHere(f"this worker has no task {self.order.name!r}: was it renamed or removed?")
+        return self.function
+
+    def decode(self, signature: Signature) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments as the annotated types."""
+        return signature.decode(self.order.args)
+
+    def succeeded(self, function: AnyTaskFunction, value: Any) -> Outcome:
+        """The outcome with the encoded result."""
+        return self._outcome("succeeded", result=function.signature.encode_result(value))
+
+    def failed(self, error: BaseException) -> Outcome:
+        """The outcome for what was raised, by the task or by a step."""
+        if isinstance(error, Retry):
+            return self._outcome("retry", after=error.after)
+        if isinstance(error, TaskTimeout):
+            return self._outcome("timeout", error=describe(error), retryable=self._retryable(error))
+        if isinstance(error, asyncio.CancelledError | TaskCancelled):
+            return self._outcome("cancelled", error=describe(error))
+        return self._outcome("failed", error=describe(error), retryable=self._retryable(error))
+
+    def never_started(self) -> Outcome:
+        """The outcome of an attempt that was stopped before it began."""
+        self.begin()
+        return self._outcome("cancelled")
+
+    def _retryable(self, error: BaseException) -> bool:
+        try:
+            return self.function is None or self.function.is_retryable(error)
+        except Exception:  # an exception class with a broken __instancecheck__
+            return True
+
+    def _outcome(
+        self,
+        status: Outcome_,
+        *,
+        result: str | None = None,
+        error: ErrorInfo | None = None,
+        retryable: bool = True,
+        after: float | None = None,
+    ) -> Outcome:
+        ran = time.monotonic() - self.ticking
+        order = self.order
+        return Outcome(order.id, order.attempt, status, self.started, ran, result, error, retryable, after)
+
+
+def run_blocking(execution: Execution) -> Outcome:
+    """All steps in this thread: for functions that block, when there is no middleware."""
+    execution.begin()
+    enter_task(execution.current)
+    try:
+        function = execution.resolve()
+        value = call_blocking(execution, function)
+        return execution.succeeded(function, value)
+    except BaseException as error:
+        return execution.failed(error)
+    finally:
+        enter_task(None)
+
+
+def call_blocking(execution: Execution, function: AnyTaskFunction) -> Any:
+    """Decode and run in this thread."""
+    args, kwargs = execution.decode(function.signature)
+    return function.function(*args, **kwargs)
+
+
+async def run_async(execution: Execution, middleware: Sequence[Middleware], in_thread: Any) -> Outcome:
+    """All steps in the event loop; a function that blocks is run by `in_thread` (an async callable)."""
+    execution.begin()
+    enter_task(execution.current)
+
+    async def innermost(_: CurrentTask) -> Any:
+        function = execution.resolve()
+        if not function.is_async:
+            return await in_thread(execution, function)
+        args, kwargs = execution.decode(function.signature)
+        return await _within(execution.order.timeout, execution, function.function(*args, **kwargs))
+
+    try:
+        value = await around_run(middleware, innermost)(execution.current)
+        return execution.succeeded(execution.resolve(), value)
+    except BaseException as error:
+        return execution.failed(error)
+
+
+async def _within(timeout: float | None, execution: Execution, work: Any) -> Any:
+    """Await the work for at most `timeout` seconds; the coroutine can catch the cancellation to clean up."""
+    if timeout is None:
+        return await work
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError as error:
+        if limit.expired():
+            raise TaskTimeout(f"{execution.order.name} ran longer than {timeout:g} s", execution.order.id) from error
+        raise
+
+
+def describe(error: BaseException) -> ErrorInfo:
+    """An exception as text, whatever its methods do."""
+    kind = type(error)
+    try:
+        message = str(error)
+    except BaseException as broken:
+        message = f"<its __str__ raised {type(broken).__name__}>"
+    return ErrorInfo(
+        f"{kind.__module__}.{kind.__qualname__}",
+        _utf8(message)[:LONGEST_MESSAGE],
+        _utf8(_traceback(error))[-LONGEST_TRACEBACK:],
+        _place(error),
+    )
+
+
+def _utf8(text: str) -> str:
+    """Text that can be encoded: lone surrogates are replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        formatted = traceback.TracebackException.from_exception(error, limit=-60)
+        own = [frame for frame in formatted.stack if not _is_ours(frame.filename)]
+        if own:
+            formatted.stack = traceback.StackSummary.from_list(own)
+        return "".join(formatted.format())
+    except BaseException as broken:
+        return f"<the traceback can't be printed: {type(broken).__name__}>"
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
+    theirs = [frame for frame in frames if not _is_ours(frame.filename)] or list(frames)
+    return f"{theirs[-1].filename}:{theirs[-1].lineno} in {theirs[-1].name}" if theirs else ""
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == __file__ or filename == _POOL_FILE
+
+
+_POOL_FILE: Final = __file__.replace("executor.py", "pool.py")

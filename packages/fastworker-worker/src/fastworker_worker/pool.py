@@ -1,0 +1,306 @@
+"""Where attempts run: at most `slots` at once, the best priority first, the rest in a backlog.
+
+Coroutines run on the event loop, blocking functions in threads. A thread that has finished takes the next blocking
+attempt from the backlog by itself, so short tasks stream without a hand-over to the loop for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final
+
+from fastworker.context import enter_task
+from fastworker.errors import TaskTimeout
+from fastworker.function import AnyTaskFunction
+from fastworker.middleware import Middleware
+from fastworker.protocol import Outcome, Token
+
+from fastworker_worker.executor import Execution, call_blocking, run_async, run_blocking
+
+WATCH_EVERY: Final = 0.02
+"""Seconds between looks at the time limits of threads, while any runs under one."""
+
+
+class Pool:
+    """Runs executions.
+
+    Args:
+        slots: how many at once.
+        middleware: goes round each run; without any, blocking tasks never touch the event loop.
+        on_outcomes: gets the outcomes, in the event loop, many at a time.
+    """
+
+    def __init__(
+        self, slots: int, middleware: Sequence[Middleware], on_outcomes: Callable[[Sequence[Outcome]], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._slots = slots
+        self._free = slots
+        self._middleware = middleware
+        self._on_outcomes = on_outcomes
+        self._lock = threading.Lock()  # guards all that follows; held for a few instructions only
+        self._backlog: list[Execution] = []
+        self._held: dict[tuple[str, int], Execution] = {}
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = 0
+        self._idle_threads = 0
+        self._done: deque[Outcome] = deque()
+        self._collecting = False
+        self._watching: asyncio.TimerHandle | None = None
+
+    # ---- in ------------------------------------------------------------------------------------------------------
+
+    def add(self, executions: Sequence[Execution]) -> None:
+        """Take attempts in, and start what can start."""
+        with self._lock:
+            for execution in executions:
+                self._held[execution.order.id, execution.order.attempt] = execution
+                heapq.heappush(self._backlog, execution)
+        self.pump()
+
+    def pump(self) -> None:
+        """Start what can start."""
+        while True:
+            with self._lock:
+                if self._free == 0 or not self._backlog:
+                    break
+                self._free -= 1
+                execution = heapq.heappop(self._backlog)
+            self._start(execution)
+        self._watch_limits()
+
+    def _start(self, execution: Execution) -> None:
+        if execution.blocks and not self._middleware:
+            self._in_some_thread(partial(self._work, execution))
+        else:
+            execution.coroutine = self._loop.create_task(self._run(execution))
+
+    # ---- coroutines ----------------------------------------------------------------------------------------------
+
+    async def _run(self, execution: Execution) -> None:
+        outcome = await run_async(execution, self._middleware, self._call_in_thread)
+        with self._lock:
+            self._free += 1
+        self._finish(execution, outcome)
+        self.pump()
+
+    async def _call_in_thread(self, execution: Execution, function: AnyTaskFunction) -> Any:
+        """The blocking function, for a coroutine that carries its middleware."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def job() -> None:
+            enter_task(execution.current)
+            try:
+                with self._in_thread(execution):
+                    value = call_blocking(execution, function)
+                settle = partial(_settle, future, value, None)
+            except BaseException as error:
+                settle = partial(_settle, future, None, error)
+            enter_task(None)
+            self._loop.call_soon_threadsafe(settle)
+
+        self._in_some_thread(job)
+        self._watch_limits()
+        return await asyncio.shield(future)  # a thread can't be interrupted: its end is awaited all the same
+
+    # ---- threads -------------------------------------------------------------------------------------------------
+
+    def _in_some_thread(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            fresh = self._idle_threads == 0
+            if fresh:
+                self._threads += 1
+            else:
+                self._idle_threads -= 1
+        self._jobs.put(job)
+        if fresh:
+            threading.Thread(target=self._serve, name="fastworker-task", daemon=True).start()
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job
+            with self._lock:
+                self._idle_threads += 1
+
+    def _work(self, execution: Execution | None) -> None:
+        """Run an attempt, then what the backlog has for a thread, until it has nothing."""
+        while execution is not None:
+            outcome = None
+            try:
+                with self._in_thread(execution):
+                    outcome = run_blocking(execution)
+                _let_an_interrupt_land()
+            except TaskTimeout as late:  # raised by the watchdog in the very moment of the end
+                outcome = outcome or execution.failed(late)
+            self._finish(execution, outcome)
+            execution = self._next_for_thread()
+
+    def _next_for_thread(self) -> Execution | None:
+        with self._lock:
+            if self._backlog and self._backlog[0].blocks:
+                return heapq.heappop(self._backlog)
+            self._free += 1
+            coroutine_waits = bool(self._backlog)
+        if coroutine_waits:
+            self._loop.call_soon_threadsafe(self.pump)
+        return None
+
+    def _in_thread(self, execution: Execution) -> _InThread:
+        return _InThread(execution, self._lock)
+
+    # ---- out -----------------------------------------------------------------------------------------------------
+
+    def _finish(self, execution: Execution, outcome: Outcome) -> None:
+        with self._lock:
+            self._held.pop((execution.order.id, execution.order.attempt), None)
+            self._done.append(outcome)
+            if self._collecting:
+                return
+            self._collecting = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread outlived its worker
+            self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        with self._lock:
+            self._collecting = False
+            outcomes = list(self._done)
+            self._done.clear()
+        self._on_outcomes(outcomes)
+
+    # ---- stop ----------------------------------------------------------------------------------------------------
+
+    def stop(self, token: Token) -> bool:
+        """Give an attempt up. True if it can't be: it runs in a thread, and was only asked."""
+        with self._lock:
+            execution = self._held.get((token.id, token.attempt))
+            waiting = execution is not None and execution in self._backlog
+            if execution is not None and waiting:
+                self._backlog.remove(execution)
+                heapq.heapify(self._backlog)
+        if execution is None:
+            return False
+        execution.stopping = True
+        execution.current.cancelled = True
+        if waiting:
+            self._finish(execution, execution.never_started())
+            return False
+        if execution.coroutine is not None and not execution.blocks:
+            execution.coroutine.cancel()
+            return False
+        return True
+
+    def give_back(self, older_than: float | None = None) -> list[Token]:
+        """Take what has not started out of the backlog.
+
+        Args:
+            older_than: only if the head has been waiting for more seconds than that; None: in any case.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if older_than is not None and (not self._backlog or now - self._oldest() < older_than):
+                return []
+            given = [Token(execution.order.id, execution.order.attempt) for execution in self._backlog]
+            self._backlog.clear()
+            for token in given:
+                del self._held[token.id, token.attempt]
+        return given
+
+    def _oldest(self) -> float:
+        return min(execution.ticking for execution in self._backlog)
+
+    def held(self) -> list[Token]:
+        """All attempts that are here."""
+        with self._lock:
+            return [Token(task_id, attempt) for task_id, attempt in self._held]
+
+    def executions(self) -> list[Execution]:
+        """All attempts that are here."""
+        with self._lock:
+            return list(self._held.values())
+
+    @property
+    def waiting(self) -> int:
+        """Attempts in the backlog."""
+        return len(self._backlog)
+
+    def cancel_all(self) -> None:
+        """Interrupt every coroutine and ask every thread."""
+        for execution in self.executions():
+            self.stop(Token(execution.order.id, execution.order.attempt))
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    # ---- time limits of threads ----------------------------------------------------------------------------------
+
+    def _watch_limits(self) -> None:
+        if self._watching is None and any(e.order.timeout is not None and e.blocks for e in self.executions()):
+            self._watching = self._loop.call_later(WATCH_EVERY, self._check_limits)
+
+    def _check_limits(self) -> None:
+        self._watching = None
+        now = time.monotonic()
+        for execution in self.executions():
+            limit = execution.order.timeout
+            if limit is not None and execution.thread is not None and now - execution.ticking > limit:
+                _interrupt(execution, self._lock)
+        self._watch_limits()
+
+
+class _InThread:
+    """Notes which thread runs an attempt, so that its time limit can reach it; not a moment longer."""
+
+    __slots__ = ("_execution", "_lock")
+
+    def __init__(self, execution: Execution, lock: threading.Lock) -> None:
+        self._execution = execution
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._execution.thread = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._execution.thread = None
+
+
+def _interrupt(execution: Execution, lock: threading.Lock) -> None:
+    """Raise `TaskTimeout` in the thread, at its next line of Python; once."""
+    with lock:
+        if execution.thread is not None:
+            _raise_in_thread(ctypes.c_ulong(execution.thread), ctypes.py_object(TaskTimeout))
+            execution.thread = None
+
+
+def _let_an_interrupt_land() -> None:
+    """An exception set by `_raise_in_thread` is raised at a call at the latest: let that be this one."""
+
+
+_raise_in_thread: Any = ctypes.pythonapi.PyThreadState_SetAsyncExc
+"""C API reference, `PyThreadState_SetAsyncExc`."""
+
+
+def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(_settleable(error))
+
+
+def _settleable(error: BaseException) -> BaseException:
+    """A future refuses StopIteration."""
+    return RuntimeError("the task raised StopIteration") if isinstance(error, StopIteration) else error

@@ -1,0 +1,241 @@
+"""A worker: takes attempts from the control plane, runs them in its pool, reports what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import platform
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fastworker.connection import Connection
+from fastworker.function import Registry, registry
+from fastworker.middleware import active_middleware
+from fastworker.protocol import (
+    PROTOCOL_VERSION,
+    Asked,
+    Credit,
+    Handback,
+    Heartbeat,
+    Hello,
+    Message,
+    Note,
+    Order,
+    Outcome,
+    Outcomes,
+    Recorded,
+    Run,
+    Stop,
+    Token,
+    Welcome,
+)
+from fastworker.release import RELEASE
+
+from fastworker_worker.executor import Execution
+from fastworker_worker.pool import Pool
+
+logger = logging.getLogger("fastworker.worker")
+
+HEARTBEAT_EVERY: Final = 2.0
+NOTES_EVERY: Final = 0.25
+BACKLOG_AT_MOST: Final = 0.04
+"""Seconds that an attempt may wait here before all that wait are handed back: the run times were guessed wrong."""
+INTERRUPT_GRACE: Final = 2.0
+"""Seconds that interrupted coroutines have to clean up when the worker stops."""
+
+
+class Worker:
+    """Runs the tasks of one process.
+
+    Args:
+        url: where the control plane is.
+        key: the cluster key, where the address needs one.
+        slots: tasks to run at once.
+        own: belongs to the control plane, so works only where no other worker can.
+        name: default: host, process id and a random part.
+        tasks: the task functions; default: those that `@task` registered.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: bytes | None = None,
+        *,
+        slots: int = 8,
+        own: bool = False,
+        name: str | None = None,
+        tasks: Registry = registry,
+    ) -> None:
+        self.name = name or f"{platform.node()}:{os.getpid()}:{secrets.token_hex(2)}"
+        self._slots = slots
+        self._own = own
+        self._tasks = tasks
+        self._definitions = [function.definition() for function in tasks]
+        self._numbers = itertools.count(1)
+        self._unrecorded: dict[int, Outcomes] = {}
+        self._outcomes_sent = 0
+        self._beats = 0
+        self._draining = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._connection = Connection(
+            url, key, hello=self._hello, on_message=self._received, on_welcome=self._welcomed
+        )
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self, timeout: float | None = None) -> None:
+        """Connect to the control plane, and be ready for tasks.
+
+        Raises:
+            TimeoutError: no control plane answered.
+            Refused: it wants nothing to do with us.
+        """
+        self._pool = Pool(self._slots, active_middleware(), self._report)
+        await self._connection.open(timeout)
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_later(HEARTBEAT_EVERY, self._beat)
+        logger.info("worker %s is ready: %d slots, %d task functions", self.name, self._slots, len(self._definitions))
+
+    async def drain(self, grace: float) -> None:
+        """Stop: take nothing more, hand back what has not started, let the rest run, report it, say goodbye.
+
+        The order matters. Better run twice than lost: what still runs after `grace` seconds is handed back
+        and interrupted.
+        """
+        if self._draining.is_set():
+            return
+        self._draining.set()
+        logger.info("worker %s drains: %d tasks have %g s to end", self.name, len(self._pool.held()), grace)
+        self._connection.post(Credit(0))
+        self._hand_back(self._pool.give_back())
+        if not await self._emptied(grace):
+            logger.warning("worker %s interrupts %d tasks: the grace period is over", self.name, len(self._pool.held()))
+            self._connection.post(Handback(self._pool.held(), started=True))
+            self._pool.cancel_all()
+            await self._emptied(INTERRUPT_GRACE)
+        await self._recorded(INTERRUPT_GRACE)
+        await self._connection.close()
+        self._pool.close()
+        self._stopped.set()
+
+    def abandon(self) -> None:
+        """Stop at once; the control plane runs elsewhere what was running here."""
+        self._draining.set()
+        self._stopped.set()
+
+    async def wait_stopped(self) -> None:
+        """Wait until `drain` or `abandon` has ended."""
+        await self._stopped.wait()
+
+    async def _emptied(self, timeout: float) -> bool:
+        return await _becomes_true(lambda: not self._pool.held(), timeout)
+
+    async def _recorded(self, timeout: float) -> bool:
+        return await _becomes_true(lambda: not self._unrecorded, timeout)
+
+    # ---- what the control plane says -----------------------------------------------------------------------------
+
+    def _hello(self) -> Hello:
+        unrecorded = [Token(item.id, item.attempt) for batch in self._unrecorded.values() for item in batch.items]
+        return Hello(
+            "worker",
+            PROTOCOL_VERSION,
+            self.name,
+            platform.node(),
+            os.getpid(),
+            RELEASE,
+            slots=0 if self._draining.is_set() else self._slots,
+            own=self._own,
+            definitions=self._definitions,
+            holding=[*self._pool.held(), *unrecorded],
+        )
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        for token in welcome.drop:
+            self._pool.stop(token)
+        for batch in self._unrecorded.values():
+            self._connection.post(batch, _size(batch.items))
+
+    def _received(self, message: Message) -> None:
+        match message:
+            case Run(items=orders):
+                self._run(orders)
+            case Recorded(number=number):
+                for recorded in [n for n in self._unrecorded if n <= number]:
+                    del self._unrecorded[recorded]
+            case Stop(items=tokens):
+                self._stop(tokens)
+            case _:
+                logger.warning("worker %s does not understand a %s", self.name, message.kind)
+
+    def _run(self, orders: Sequence[Order]) -> None:
+        if self._draining.is_set():
+            self._hand_back([Token(order.id, order.attempt) for order in orders])
+            return
+        self._pool.add([Execution(order, self._tasks.get(order.name), next(self._numbers)) for order in orders])
+        if self._pool.waiting:
+            self._loop.call_later(BACKLOG_AT_MOST, self._relieve)
+
+    def _stop(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            if self._pool.stop(token):
+                self._connection.post_item(Asked, token)
+
+    # ---- what we say ---------------------------------------------------------------------------------------------
+
+    def _report(self, outcomes: Sequence[Outcome]) -> None:
+        """Report outcomes, and keep them until they are recorded."""
+        self._outcomes_sent += 1
+        batch = Outcomes(self._outcomes_sent, list(outcomes))
+        self._unrecorded[batch.number] = batch
+        self._say_notes()
+        self._connection.post(batch, _size(outcomes))
+        self._connection.flush()
+
+    def _hand_back(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            self._connection.post_item(Handback, token)
+
+    def _relieve(self) -> None:
+        """Hand the backlog back if it does not move."""
+        if not self._draining.is_set():
+            self._hand_back(self._pool.give_back(older_than=BACKLOG_AT_MOST))
+
+    def _notes(self) -> list[Note]:
+        notes = [execution.current.take_note() for execution in self._pool.executions()]
+        return [note for note in notes if note is not None]
+
+    def _say_notes(self) -> None:
+        notes = self._notes()
+        if notes:
+            self._connection.post(Heartbeat(notes), sum(sum(map(len, note.log)) + 100 for note in notes))
+
+    def _beat(self) -> None:
+        """Say that we live, and what the running tasks say; more often while any runs."""
+        if self._stopped.is_set():
+            return
+        self._beats += 1
+        busy = bool(self._pool.held())
+        if self._beats % round(HEARTBEAT_EVERY / NOTES_EVERY) == 0 or not busy:
+            self._connection.post(Heartbeat(self._notes()))
+        else:
+            self._say_notes()
+        self._loop.call_later(NOTES_EVERY if busy else HEARTBEAT_EVERY, self._beat)
+
+
+def _size(outcomes: Sequence[Outcome]) -> int:
+    return sum(120 + len(outcome.result or "") + (len(outcome.error.traceback) if outcome.error else 0) for outcome in outcomes)
+
+
+async def _becomes_true(condition: Callable[[], bool], timeout: float) -> bool:
+    """Wait until the condition holds; False if that takes too long."""
+    try:
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        return False
+    return True
