@@ -49,13 +49,32 @@ def local_url() -> str:
 
 
 def checked(url: str) -> str:
-    """The address, if its form is right and the system can take it."""
+    """The address, if its form is right and the system can take it. `host:port` alone means `tls+tcp`."""
     scheme, found, rest = url.partition("://")
+    if not found and ":" in url:
+        return checked(f"tls+tcp://{url}")
     if not found or scheme not in ("ipc", "inproc", "tcp", "tls+tcp") or not rest:
         raise ConfigurationError(f"{url!r} is not an address: use ipc:///path, tls+tcp://host:port or tcp://host:port")
     if scheme == "ipc" and len(rest.encode()) > LONGEST_SOCKET_PATH:
         raise ConfigurationError(f"{rest} is longer than the {LONGEST_SOCKET_PATH} bytes that a socket's path may have")
     return url
+
+
+def listening_addresses(settings: Settings) -> list[str]:
+    """Where a control plane is to listen: as said, and at the user's socket unless another socket was named.
+
+    Raises:
+        ConfigurationError: plain TCP is not allowed.
+    """
+    said = [checked(url) for url in settings.listen]
+    for url in said:
+        if url.startswith("tcp://") and not settings.insecure:
+            raise ConfigurationError(
+                f"{url} would be open to everybody who can reach it: use tls+tcp://, or allow it with --insecure"
+            )
+    if any(url.startswith("ipc://") for url in said):
+        return said
+    return [local_url(), *(said or [DEFAULT_TCP])]
 
 
 def candidates(url: str | None, settings: Settings) -> Sequence[tuple[str, str]]:

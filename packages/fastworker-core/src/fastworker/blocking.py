@@ -130,10 +130,16 @@ class BlockingClient:
         return wait_for(call(self.client))
 
     def submit(
-        self, name: str, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None, **said: Unpack[SubmitOptions]
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        strict: bool = False,
+        **said: Unpack[SubmitOptions],
     ) -> str:
         """Queue a task by name; returns its id once it is stored."""
-        return self._do(lambda client: client.submit(name, args, kwargs, **said))
+        return self._do(lambda client: client.submit(name, args, kwargs, strict=strict, **said))
 
     def delay(self, name: str, *args: Any, **kwargs: Any) -> str:
         """`submit` with the arguments written as in a call."""

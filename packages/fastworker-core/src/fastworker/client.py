@@ -169,7 +169,13 @@ class Client:
     # ---- submit --------------------------------------------------------------------------------------------------
 
     async def submit(
-        self, name: str, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None, **said: Unpack[SubmitOptions]
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        strict: bool = False,
+        **said: Unpack[SubmitOptions],
     ) -> TaskHandle[Any]:
         """Queue a task by name, without its code; returns once it is stored.
 
@@ -177,10 +183,11 @@ class Client:
             name: the task name. If no worker knows it, the task waits for one that does.
             args: positional arguments.
             kwargs: keyword arguments.
+            strict: refuse with `UnknownTask` if no connected worker knows the name.
             said: options of this submission; see `Options`.
         """
         submission = self._by_name(name, args, kwargs or {}, said)
-        return await self.submit_function(None, submission)
+        return await self.submit_function(None, submission, strict=strict)
 
     async def delay(
         self,

@@ -9,8 +9,7 @@ import platform
 from random import Random
 from typing import Any
 
-from fastworker.addresses import DEFAULT_TCP, checked, key_for, local_url
-from fastworker.errors import ConfigurationError
+from fastworker.addresses import key_for, listening_addresses
 from fastworker.settings import Settings
 from fastworker.transport import Listener
 
@@ -34,12 +33,7 @@ class ControlPlane:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.addresses = [checked(url) for url in settings.listen or [local_url(), DEFAULT_TCP]]
-        for url in self.addresses:
-            if url.startswith("tcp://") and not settings.insecure:
-                raise ConfigurationError(
-                    f"{url} would be open to everybody who can reach it: use tls+tcp://, or allow it with --insecure"
-                )
+        self.addresses = listening_addresses(settings)
         self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -80,6 +74,13 @@ class ControlPlane:
         self.peers.close()
         self.listener.close()
         await self.store.close()
+
+    def own_worker_died(self, pid: int) -> None:
+        """A child has ended: its tasks need not wait for it to come back."""
+        here = platform.node()
+        for worker in [w for w in self.engine.workers.values() if w.own and w.pid == pid and w.host == here]:
+            self.engine.leave(worker, self.clock.now())
+        self.peers.pump()
 
     def describe_store(self) -> str:
         """What the store is, for people."""

@@ -258,6 +258,7 @@ class Engine:
 
     def _queue_again(self, task: Task, what: Move, now: float) -> None:
         task.worker = None
+        task.recovering = False
         self._move(task, what, now)
         self.lanes.enqueue(task, again=task.order > 0)
 
@@ -311,14 +312,23 @@ class Engine:
         self.workers[worker.name] = worker
         self.catalog.learn(hello.definitions)
         self.lanes.reroute(self.workers.values())
-        for task in had.values():
-            if task.id not in worker.assigned:
+        same_process = before is None or (before.host, before.pid) == (hello.host, hello.pid)
+        for task in [*had.values(), *self._recovering_of(worker.name)]:
+            if task.id not in worker.assigned and same_process:
+                self._queue_again(task, Move.HAND_BACK, now)  # it never got there
+            elif task.id not in worker.assigned:
                 self._lose(task, now)
         worker.lease_timer = self.timers.at(now + self.limits.silence, self._check_lease, worker)
         self.expected_workers.discard(worker.name)
         if self.recovering_until is not None and not self.expected_workers:
             self._end_recovery(now)
         return worker, drop
+
+    def _recovering_of(self, worker: str) -> list[Task]:
+        """Tasks that were running at this worker when an earlier control plane ended, and that it does not hold."""
+        if self.recovering_until is None:
+            return []
+        return [task for task in self.tasks.values() if task.recovering and task.worker == worker]
 
     def _adopt(self, worker: WorkerRecord, token: Token, now: float) -> bool:
         task = self.tasks.get(token.id)

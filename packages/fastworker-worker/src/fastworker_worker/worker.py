@@ -99,8 +99,12 @@ class Worker:
         self._loop.call_later(HEARTBEAT_EVERY, self._beat)
         logger.info("worker %s is ready: %d slots, %d task functions", self.name, self._slots, len(self._definitions))
 
-    async def drain(self, grace: float) -> None:
+    async def drain(self, grace: float, deliver: float | None = None) -> None:
         """Stop: take nothing more, hand back what has not started, let the rest run, report it, say goodbye.
+
+        Args:
+            grace: seconds that running tasks get to end.
+            deliver: seconds to try to have the last outcomes recorded; default `INTERRUPT_GRACE`.
 
         The order matters. Better run twice than lost: what still runs after `grace` seconds is handed back
         and interrupted.
@@ -116,19 +120,10 @@ class Worker:
             self._connection.post(Handback(self._pool.held(), started=True))
             self._pool.cancel_all()
             await self._emptied(INTERRUPT_GRACE)
-        await self._recorded(INTERRUPT_GRACE)
+        await self._recorded(INTERRUPT_GRACE if deliver is None else deliver)
         await self._connection.close()
         self._pool.close()
         self._stopped.set()
-
-    def abandon(self) -> None:
-        """Stop at once; the control plane runs elsewhere what was running here."""
-        self._draining.set()
-        self._stopped.set()
-
-    async def wait_stopped(self) -> None:
-        """Wait until `drain` or `abandon` has ended."""
-        await self._stopped.wait()
 
     async def _emptied(self, timeout: float) -> bool:
         return await _becomes_true(lambda: not self._pool.held(), timeout)

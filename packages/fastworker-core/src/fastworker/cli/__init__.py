@@ -1,0 +1,71 @@
+"""The command `fastworker`.
+
+Commands that only need a client live here; installed packages add theirs through the entry-point group
+`fastworker.commands`. Exit codes: see `fastworker.cli.exits`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+import click
+import typer
+
+from fastworker.cli import control, inspect, submit
+from fastworker.cli.doctor import doctor
+from fastworker.cli.exits import exit_code_of
+from fastworker.cli.legacy import in_today_s_words
+from fastworker.cli.output import complain
+from fastworker.errors import FastWorkerError
+from fastworker.release import RELEASE
+
+
+def build_app() -> typer.Typer:
+    """The command line with the commands of all installed packages."""
+    app = typer.Typer(
+        name="fastworker",
+        help="A task queue without a broker. Begin with: fastworker demo",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    for function in (submit.submit, inspect.status, inspect.result, control.cancel, control.retry, inspect.why):
+        app.command()(function)
+    app.command("list")(inspect.list_tasks)
+    for function in (inspect.workers, inspect.queues, control.pause, control.resume, doctor):
+        app.command()(function)
+    for point in sorted(entry_points(group="fastworker.commands"), key=lambda point: point.name):
+        command = point.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=point.name)
+        else:
+            app.command(point.name)(command)
+    return app
+
+
+def _root(version: bool = typer.Option(False, "--version", help="Print the release and exit.", is_eager=True)) -> None:
+    if version:
+        typer.echo(RELEASE)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: what goes wrong is one sentence that says what to do, not a traceback."""
+    words = in_today_s_words(sys.argv[1:] if arguments is None else list(arguments))
+    try:
+        code = typer.main.get_command(build_app()).main(words, "fastworker", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except FastWorkerError as error:
+        complain(str(error))
+        code = exit_code_of(error)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,80 @@
+"""What the command line prints: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import to_json
+from rich.console import Console
+from rich.table import Table
+
+from fastworker.blocking import BlockingClient
+
+Url = Annotated[str | None, typer.Option(help="Where the control plane is.", metavar="URL")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds; a person waits at the terminal."""
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+def connect(url: str | None) -> BlockingClient:
+    """A client for one command."""
+    return BlockingClient(url, connect_timeout=CONNECT_TIMEOUT)
+
+
+def complain(text: str) -> None:
+    """Say what went wrong."""
+    errors.print("error:", style="bold red", end=" ")
+    errors.print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON."""
+    typer.echo(to_json(value, indent=2, fallback=str).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """A table, or one sentence if it would be empty."""
+    lines = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not lines:
+        console.print(empty, style="dim", markup=False)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for line in lines:
+        table.add_row(*(cell.replace("[", r"\[") for cell in line))
+    console.print(table)
+
+
+def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
+    """Names and values, those without a value left out."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value not in (None, "", ()):
+            table.add_row(name, str(value).replace("[", r"\["))
+    console.print(table)
+
+
+def moment(seconds: float | None) -> str | None:
+    """A time as local date and time."""
+    return None if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def set_up_logging(level: str) -> None:
+    """Log lines for a person at night."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise typer.BadParameter(f"{level!r}: use debug, info, warning or error")
+    logging.basicConfig(level=number, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)

@@ -1,0 +1,108 @@
+"""`fastworker start`: the control plane with its own workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from fastworker.cli.output import LogLevel, errors, set_up_logging
+from fastworker.settings import Settings, load_settings
+from fastworker_server.control_plane import ControlPlane
+from fastworker_server.own_workers import own_workers
+from fastworker_worker.command import Modules
+from fastworker_worker.modules import task_modules
+
+logger = logging.getLogger("fastworker.control_plane")
+
+
+def start(
+    modules: Modules = None,
+    listen: Annotated[list[str] | None, typer.Option(help="Address to listen at; can be repeated.")] = None,
+    store: Annotated[str | None, typer.Option(help="sqlite (default) or memory.")] = None,
+    store_path: Annotated[str | None, typer.Option(help="Folder of the store; default .fastworker here.")] = None,
+    sync: Annotated[str | None, typer.Option(help="normal (default), or full: survives a loss of power too.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Tasks that a worker runs at once; default 8.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Own worker processes; default 1, 0 for none.")] = None,
+    in_process: Annotated[bool, typer.Option("--in-process", help="Run tasks in this very process.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow plain tcp:// addresses.")] = False,
+    grace: Annotated[float | None, typer.Option(help="Seconds that running tasks get at a stop; default 30.")] = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Start the control plane: the queue, and a worker of its own for when no other is connected."""
+    set_up_logging(log_level)
+    settings = load_settings(
+        listen=listen,
+        store=store,
+        store_path=store_path,
+        sync=sync,
+        concurrency=concurrency,
+        processes=processes,
+        insecure=insecure or None,
+        grace=grace,
+    )
+    names = task_modules(modules or [], settings)
+    asyncio.run(_serve(settings, names, log_level, in_process=in_process))
+    sys.stderr.flush()
+    os._exit(0)  # a task thread of --in-process that can't be interrupted must not hold the process
+
+
+async def _serve(settings: Settings, modules: list[str], log_level: str, *, in_process: bool) -> None:
+    """Start, serve until a signal, stop: own workers first, so that their last outcomes are recorded."""
+    control_plane = ControlPlane(settings)
+    stop = _stop_on_signals()
+    await control_plane.start()
+    workers = own_workers(control_plane, modules, log_level, in_process=in_process)
+    _announce(control_plane, modules, in_process=in_process)
+    try:
+        workers.start()
+        await _until(stop, workers.first_failure())
+    finally:
+        await workers.stop()
+        await control_plane.stop()
+    logger.info("stopped; what is queued goes on at the next start")
+
+
+async def _until(stop: asyncio.Event, failing: object) -> None:
+    """Wait for the signal, or for the failure that makes going on pointless."""
+    waiting = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(failing)}  # type: ignore[arg-type]
+    while not stop.is_set() and waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for ended in done:
+            ended.result()
+    for left in waiting:
+        left.cancel()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """The first SIGTERM or SIGINT stops in order, a second one ends the process now."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            logger.warning("a second signal: ending now")
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _announce(control_plane: ControlPlane, modules: list[str], *, in_process: bool) -> None:
+    """Say what runs, and loudly what is risky."""
+    settings = control_plane.settings
+    place = "in this process" if in_process else f"{settings.processes} own worker process(es)"
+    errors.print(f"FastWorker control plane, process {os.getpid()}", style="bold")
+    errors.print(f"  listens  {', '.join(control_plane.addresses)}", markup=False)
+    errors.print(f"  store    {control_plane.describe_store()}", markup=False)
+    errors.print(f"  tasks    {', '.join(modules) or 'NO TASK MODULES: name one, or make a tasks.py here'}", markup=False)
+    errors.print(f"  runs     {place}, {settings.concurrency} tasks each, while no other worker is connected", markup=False)
+    if any(url.startswith("tcp://") for url in control_plane.addresses):
+        errors.print("  INSECURE: plain TCP, open to everybody who can reach it", style="bold red")
