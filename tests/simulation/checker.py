@@ -1,0 +1,373 @@
+"""The model checker: judges every step of the engine by what really happened.
+
+It never asks the engine whether the engine was right: why a worker was given up is judged by the network's notes, what
+ran by the workers' notes, what is safe by the disk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic_core import from_json
+
+from fastworker.lifecycle import OPEN, TERMINAL, Move, Reason, State
+from fastworker.protocol import Ended, Outcome
+from fastworker.tasks import Task
+from fastworker_server.engine import Engine
+from fastworker_server.workers import AHEAD_SECONDS, WorkerRecord
+from tests.simulation.ledger import Execution, Violation, short
+
+if TYPE_CHECKING:
+    from tests.simulation.processes import WorkerProcess
+    from tests.simulation.simulation import Simulation
+
+SLACK = 1e-6
+Snapshot = tuple[State, int, int, int]
+
+
+class Checker:
+    """Collects violations; the simulation stops at the first."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.ledger = simulation.ledger
+        self.violations: list[str] = []
+        self.moves = 0
+        self.lost = 0
+        self._states: dict[str, State] = {}
+        self._counts: Counter[State] = Counter()
+        self._history: dict[str, set[Snapshot]] = {}
+        self._checked_moves = 0
+
+    def fail(self, text: str) -> None:
+        """A promise was broken."""
+        self.ledger.say("checker", text)
+        self.violations.append(text)
+
+    def require(self, holds: bool, text: str) -> None:
+        """A promise."""
+        if not holds:
+            self.fail(text)
+
+    def raise_first(self) -> None:
+        """Stop the simulation if something is wrong."""
+        if self.violations:
+            raise Violation(self.violations[0])
+
+    # ---- dispatch ------------------------------------------------------------------------------------------------
+
+    def starts(self, engine: Engine, task: Task, worker: WorkerRecord, now: float) -> None:
+        """The engine is about to start this task there."""
+        name = f"{short(task.id)} ({task.name}, {task.rank})"
+        self.require(task.state is State.QUEUED, f"started {name} while it was {task.state}")
+        self.require(engine.recovering_until is None, f"started {name} before the workers were back")
+        self.require(not self._is_paused(task), f"started {name} of a paused lane")
+        self.require(worker.usable and task.name in worker.names, f"{worker.name} can't run {name} now")
+        self.require(worker.name in serving(engine, task.name), f"{worker.name} is not to run {name}")
+        self._not_expired(task, name, now)
+        self._nothing_better(engine, task, name)
+
+    def _not_expired(self, task: Task, name: str, now: float) -> None:
+        said = self.ledger.submitted[task.id].options
+        if said is not None and said.expires is not None and not self.ledger.requeues.get(task.id):
+            self.require(now <= task.submitted_at + said.expires + SLACK, f"started {name} after it had expired")
+
+    def _is_paused(self, task: Task) -> bool:
+        return ("queue", task.queue) in self.ledger.paused or ("name", task.name) in self.ledger.paused
+
+    def _nothing_better(self, engine: Engine, task: Task, name: str) -> None:
+        for other in engine.tasks.values():
+            if other.state is not State.QUEUED or other is task or other.rank > task.rank:
+                continue
+            if other.rank < task.rank and not self._is_held(engine, other) and room_for(engine, other):
+                self.fail(f"started {name} before {short(other.id)} ({other.name}, {other.rank}), which could run too")
+            same_lane = (other.queue, other.name, other.rank) == (task.queue, task.name, task.rank)
+            if same_lane and other.seq < task.seq and self._is_fresh(other) and self._is_fresh(task):
+                self.fail(f"started {name} before {short(other.id)}, which was first in the lane")
+
+    def _is_held(self, engine: Engine, task: Task) -> bool:
+        lanes = engine.lanes
+        return task.queue in lanes.paused_queues or task.name in lanes.paused_names
+
+    def _is_fresh(self, task: Task) -> bool:
+        said = self.ledger.submitted[task.id].options
+        delayed = said is not None and (said.delay is not None or said.eta is not None)
+        return task.attempt == 0 and not delayed and not self.ledger.requeues.get(task.id)
+
+    def dispatched(self, engine: Engine) -> None:
+        """The engine says that nothing more can be started."""
+        if engine.recovering_until is not None:
+            return
+        for lane in engine.lanes:
+            waiting = next((task for task in engine.tasks.values() if _in_lane(task, lane.key)), None)
+            if waiting is not None and not self._is_held(engine, waiting) and free_slot_for(engine, waiting):
+                self.fail(f"{short(waiting.id)} ({waiting.name}) waits although a worker has a free slot")
+
+    # ---- moves ---------------------------------------------------------------------------------------------------
+
+    def moved(self, task: Task, what: Move, before: State, now: float) -> None:
+        """The engine has moved a task."""
+        self.moves += 1
+        worker = f" at {task.worker}" if task.worker else ""
+        self.ledger.say("engine", f"{short(task.id)}/{task.attempt} {what}: {before} → {task.state}{worker}")
+        known = self._states.get(task.id, State.NEW)
+        self.require(known is before, f"{short(task.id)} was {known}, the engine says {before}")
+        self._counts[before] -= 1
+        self._counts[task.state] += 1
+        self._states[task.id] = task.state
+        self._history.setdefault(task.id, set()).add(_snapshot(task))
+        if task.state in TERMINAL:
+            self.ledger.ends[task.id].append((task.state, task.result))
+        self._judge(task, what, before, now)
+
+    def _judge(self, task: Task, what: Move, before: State, now: float) -> None:
+        said = self.ledger.submitted[task.id].options
+        match what:
+            case Move.COMPLETE:
+                self._really_produced(task, before)
+            case Move.FAIL if task.reason in (Reason.ERROR, Reason.TIMEOUT):
+                self._really_failed(task)
+                allowed = task.options.retries or 0
+                self.require(task.failures > allowed, f"{short(task.id)} failed with retries left")
+            case Move.RETRY:
+                self._really_failed(task)
+                allowed = task.options.retries or 0
+                self.require(task.failures <= allowed, f"{short(task.id)} is tried more often than allowed")
+            case Move.EXPIRE:
+                due = said is not None and said.expires is not None and now >= task.submitted_at + said.expires - SLACK
+                self.require(due, f"{short(task.id)} expired too early")
+            case Move.CANCEL:
+                self.require(task.id in self.ledger.cancels_asked, f"nobody cancelled {short(task.id)}")
+            case Move.REQUEUE:
+                self.require(task.id in self.ledger.requeues_asked, f"nobody requeued {short(task.id)}")
+                self.ledger.requeues[task.id] += 1
+                self.ledger.cancelled.discard(task.id)
+                self._excuse(self.ledger.executions.get(task.id, ()), "requeued")
+
+    def _really_produced(self, task: Task, before: State) -> None:
+        made = [execution for execution in self.ledger.executions.get(task.id, ()) if execution.status == "succeeded"]
+        if before is State.RUNNING:
+            made = [e for e in made if e.attempt == task.attempt and e.process.name == task.worker]
+        self.require(
+            any(e.result == task.result for e in made), f"{short(task.id)} got a result that nobody produced for it"
+        )
+
+    def _really_failed(self, task: Task) -> None:
+        executions = self.ledger.executions.get(task.id, ())
+        ended = {e.status for e in executions if e.attempt == task.attempt}
+        self.require(bool(ended & {"failed", "timeout", "retry"}), f"{short(task.id)} failed, but no attempt of it did")
+
+    # ---- losses --------------------------------------------------------------------------------------------------
+
+    def gives_up(self, engine: Engine, task: Task, now: float) -> None:
+        """The engine is about to count this task's worker as lost to it."""
+        self.lost += 1
+        executions = [e for e in self.ledger.executions.get(task.id, ()) if e.process.name == task.worker]
+        reason = self._reason_to_give_up(engine, task, now)
+        if reason is None:
+            self.fail(f"took {short(task.id)} from {task.worker}, which lives, holds it and was in touch")
+        self._excuse(executions, reason or "?")
+
+    def _reason_to_give_up(self, engine: Engine, task: Task, now: float) -> str | None:
+        worker = self.simulation.workers.get(task.worker or "")
+        if worker is None or worker.dead or worker.leaving:
+            return "gone"
+        if not worker.holds(task.id, task.attempt):
+            return "not held"
+        contact, limits = self.simulation.network.contact(worker.name), engine.limits
+        if contact.down_since is not None and now - contact.down_since >= limits.reconnect - SLACK:
+            return "away"
+        if now - contact.heard_at >= limits.lease - SLACK:
+            return "silent"
+        if worker.name not in engine.workers and now - self.simulation.server.began >= limits.recovery - SLACK:
+            return "not back"
+        if worker.name not in engine.workers and worker.name not in self._workers_on_disk:
+            return "joined in the moment of the crash"
+        return None
+
+    def lost_one(self, task: Task, before: tuple[int, int], max_crashes: int) -> None:
+        """The engine has counted the loss."""
+        self.require(
+            (task.failures, task.crashes) == (before[0], before[1] + 1), f"{short(task.id)}: a crash was miscounted"
+        )
+        self.require(task.crashes <= max_crashes, f"{short(task.id)} crashed more often than allowed")
+        over = task.crashes >= max_crashes or task.options.acks == "early"
+        self.require(not over or task.state in TERMINAL, f"{short(task.id)} goes on after its last crash")
+
+    @staticmethod
+    def _excuse(executions: Iterable[Execution], reason: str) -> None:
+        for execution in executions:
+            execution.given_up = execution.given_up or reason
+
+    # ---- recovery ------------------------------------------------------------------------------------------------
+
+    def recovered(self, engine: Engine) -> None:
+        """A new control plane has read its store."""
+        self._states = self.simulation.disk.states()
+        self._counts = Counter(self._states.values())
+        self._workers_on_disk = {worker["name"] for worker in from_json(self.simulation.disk.fact("workers") or "[]")}
+        for task_id in self.ledger.accepted:
+            self.require(task_id in self._states, f"{short(task_id)} was accepted and is gone")
+        for task_id, executions in self.ledger.executions.items():
+            if task_id not in self._states:
+                self._excuse(executions, "never accepted")
+        for task in engine.tasks.values():
+            self.require(
+                _snapshot(task) in self._history[task.id], f"{short(task.id)} came back as it never was: {task}"
+            )
+        for task_id, state in self._states.items():
+            self.require((state in OPEN) == (task_id in engine.tasks), f"{short(task_id)} is {state} on disk")
+
+    def recovery_ended(self, engine: Engine, now: float) -> None:
+        """The engine waits no longer for workers."""
+        in_time = now < self.simulation.server.began + engine.limits.recovery - SLACK
+        for name in self._workers_on_disk:
+            worker = self.simulation.workers[name]
+            awaited = in_time and name not in engine.workers and not worker.dead and not worker.leaving
+            self.require(not awaited, f"did not wait for {name}")
+        for executions in self.ledger.executions.values():
+            self._excuse((e for e in executions if e.process.name not in engine.workers), "not back in time")
+
+    # ---- workers and clients -------------------------------------------------------------------------------------
+
+    def executes(self, new: Execution) -> None:
+        """A worker starts to run a task's code."""
+        task_id = new.task_id
+        told = task_id in self.ledger.cancelled
+        self.require(not told, f"{short(task_id)} runs after a client was told that it won't")
+        before = self.ledger.executions.get(task_id, ())
+        for old in before:
+            ended_badly = old.status in ("failed", "timeout", "retry", "cancelled")
+            if not old.process.dead and not ended_badly and old.given_up is None:
+                self.fail(f"{short(task_id)} runs at {new.process.name} and at {old.process.name}, which lives")
+        submission = self.ledger.submitted[task_id]
+        if submission.name == "once" and len(before) > self.ledger.requeues.get(task_id, 0):
+            self.fail(f"{short(task_id)} (acks=early) was started twice")
+
+    def recorded(self, worker: WorkerProcess, outcomes: Sequence[Outcome]) -> None:
+        """A worker was told that these outcomes are safe."""
+        for outcome in outcomes:
+            execution = self.ledger.find(outcome.id, outcome.attempt, worker.name)
+            row = self.simulation.disk.task(outcome.id)
+            if execution is None or execution.given_up is not None:
+                continue
+            running = row is not None and (row.state, row.attempt, row.worker) == (
+                State.RUNNING,
+                outcome.attempt,
+                worker.name,
+            )
+            behind = row is not None and row.attempt < outcome.attempt and row.state not in TERMINAL
+            self.require(
+                row is not None and not running and not behind, f"{short(outcome.id)} was recorded before its commit"
+            )
+
+    def accepted(self, task_ids: Iterable[str]) -> None:
+        """A client was told that these tasks are safe."""
+        for task_id in task_ids:
+            self.ledger.accepted.add(task_id)
+            self.require(
+                self.simulation.disk.task(task_id) is not None, f"{short(task_id)} was accepted before its commit"
+            )
+
+    def told_end(self, client: str, ended: Ended) -> None:
+        """A client was told how a task ended."""
+        self.ledger.watched[client, ended.id] = ended
+        ends = self.ledger.ends.get(ended.id, [])
+        self.require(
+            (ended.state, ended.result) in ends, f"{client} was told that {short(ended.id)} ended as {ended.state}"
+        )
+
+    # ---- every step, and the end ---------------------------------------------------------------------------------
+
+    def check_step(self, engine: Engine) -> None:
+        """After each step of the control plane that moved something."""
+        if self._checked_moves == self.moves:
+            return
+        self._checked_moves = self.moves
+        counts = {state: count for state, count in engine.counts.items() if count and state is not State.NEW}
+        right = {state: count for state, count in self._counts.items() if count and state is not State.NEW}
+        self.require(counts == right, f"counts are {counts}, should be {right}")
+        self._check_workers(engine)
+        self._check_lanes(engine)
+
+    def _check_workers(self, engine: Engine) -> None:
+        assigned = 0
+        for worker in engine.workers.values():
+            for task in worker.assigned.values():
+                assigned += 1
+                right = task.state is State.RUNNING and task.worker == worker.name and engine.tasks.get(task.id) is task
+                self.require(right, f"{worker.name} has {short(task.id)}, which is {task.state} at {task.worker}")
+        running = sum(1 for task in engine.tasks.values() if task.state is State.RUNNING and not task.recovering)
+        self.require(assigned == running, f"{running} tasks run, {assigned} are assigned")
+
+    def _check_lanes(self, engine: Engine) -> None:
+        right: Counter[tuple[str, str, int]] = Counter()
+        for task in engine.tasks.values():
+            if task.state is State.QUEUED:
+                right[task.queue, task.name, task.rank] += 1
+        for lane in engine.lanes:
+            for rank, count in enumerate(lane.counts):
+                if count != right[*lane.key, rank]:
+                    self.fail(f"lane {lane.key} counts {count} of rank {rank}, should be {right[*lane.key, rank]}")
+
+    def check_end(self, engine: Engine) -> None:
+        """All faults are over and time has run on: everything must have come to its end."""
+        for task in engine.tasks.values():
+            self.fail(f"{short(task.id)} ({task.name}) stayed {task.state} for ever")
+        for text in self.ledger.dead_ends():
+            self.fail(f"{text} for ever")
+        on_disk = self.simulation.disk.tasks()
+        for task_id in self.ledger.accepted:
+            stored = on_disk.get(task_id)
+            self.require(
+                stored is not None and stored.state in TERMINAL, f"{short(task_id)} was accepted and has no end"
+            )
+        for task in engine.ended.values():
+            same = task.id in on_disk and _stored(on_disk[task.id]) == _stored(task)
+            self.require(same, f"the store has another {short(task.id)} than the engine: {on_disk.get(task.id)} {task}")
+
+
+def _snapshot(task: Task) -> Snapshot:
+    return task.state, task.attempt, task.failures, task.crashes
+
+
+def _stored(task: Task) -> tuple[object, ...]:
+    return (*_snapshot(task), task.result, task.reason, task.rank, task.queue, task.args, task.worker, task.finished_at)
+
+
+def _in_lane(task: Task, key: tuple[str, str]) -> bool:
+    return task.state is State.QUEUED and (task.queue, task.name) == key
+
+
+def serving(engine: Engine, name: str) -> dict[str, WorkerRecord]:
+    """The workers that are to serve a name: the control plane's own only while no other can."""
+    capable = [worker for worker in engine.workers.values() if worker.slots and name in worker.names]
+    others = [worker for worker in capable if not worker.own]
+    return {worker.name: worker for worker in others or capable}
+
+
+def free_slot_for(engine: Engine, task: Task) -> bool:
+    """Whether a worker that may get it has a free slot."""
+    workers = serving(engine, task.name).values()
+    return any(w.connected and not w.silent and len(w.assigned) < w.slots for w in workers)
+
+
+def room_for(engine: Engine, task: Task) -> bool:
+    """Whether a worker has a free slot for it, or so little work ahead that it would get it now."""
+    if free_slot_for(engine, task):
+        return True
+    estimate = engine.catalog.estimate(task.name)
+    if estimate is None:
+        return False
+    return any(
+        worker.usable
+        and len(worker.assigned) < worker.slots + worker.window
+        and _ahead(worker, task.rank) + estimate < AHEAD_SECONDS * worker.slots - SLACK
+        for worker in serving(engine, task.name).values()
+    )
+
+
+def _ahead(worker: WorkerRecord, rank: int) -> float:
+    return sum(task.estimate for task in worker.assigned.values() if task.rank <= rank)
