@@ -65,18 +65,36 @@ TASKS_PER_REQUEST = 5000
 class Ending:
     """Where the end of one watched task arrives."""
 
-    __slots__ = ("__weakref__", "ended", "future", "task_id")
+    __slots__ = ("__weakref__", "_waiting", "ended", "task_id")
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
         self.ended: Ended | None = None
-        self.future: asyncio.Future[Ended] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     def arrive(self, ended: Ended) -> None:
         """The task has ended."""
         self.ended = ended
-        if self.future is not None and not self.future.done():
-            self.future.set_result(ended)
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self) -> Ended:
+        """Wait for the end."""
+        while self.ended is None:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            try:
+                await future
+            finally:
+                self._waiting.remove(future)
+        return self.ended
+
+    def fail(self, error: Exception) -> None:
+        """It will never be known here."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
 
 
 class Client:
@@ -230,19 +248,21 @@ class Client:
         self, function: AnyTaskFunction | None, submission: Submission, *, strict: bool = False
     ) -> TaskHandle[Any]:
         """Queue a submission that is made already, and watch it."""
-        submission.watch = True
-        ending = self._endings[submission.id] = Ending(submission.id)
-        await self._submit([submission], strict)
-        return TaskHandle.make(submission.id, self, function.signature if function else None, ending)
+        return (await self.submit_functions(function, [submission], strict=strict))[0]
 
     async def submit_functions(
         self, function: AnyTaskFunction | None, submissions: Sequence[Submission], *, strict: bool = False
     ) -> list[TaskHandle[Any]]:
-        """Queue submissions that are made already, in as few requests as possible."""
+        """Queue submissions that are made already, in as few requests as possible, and watch them."""
+        signature = function.signature if function else None
+        handles = []
+        for submission in submissions:
+            submission.watch = True
+            ending = self._endings[submission.id] = Ending(submission.id)
+            handles.append(TaskHandle[Any].make(submission.id, self, signature, ending))
         parts = [submissions[i : i + TASKS_PER_REQUEST] for i in range(0, len(submissions), TASKS_PER_REQUEST)]
         await asyncio.gather(*(self._submit(part, strict) for part in parts))
-        signature = function.signature if function else None
-        return [TaskHandle.make(submission.id, self, signature) for submission in submissions]
+        return handles
 
     async def _submit(self, submissions: Sequence[Submission], strict: bool) -> None:
         middleware = active_middleware()
@@ -269,19 +289,18 @@ class Client:
         Raises:
             ResultTimeout: `timeout` seconds have passed.
         """
-        connection, loop = self._open()
+        connection, _ = self._open()
         if ending is None:
             known = self._endings.get(task_id)
             ending = known or Ending(task_id)
             if known is None:
                 self._endings[task_id] = ending
                 connection.post_item(Watch, task_id)
-        if ending.ended is not None:
-            return ending.ended
-        if ending.future is None:
-            ending.future = loop.create_future()
+        if timeout is None:
+            return await ending.wait()
         try:
-            return await asyncio.wait_for(asyncio.shield(ending.future), timeout)
+            async with asyncio.timeout(timeout):
+                return await ending.wait()
         except TimeoutError:
             raise ResultTimeout(f"task {task_id} has not ended within {timeout:g} s; it goes on") from None
 
@@ -471,11 +490,12 @@ class Client:
 
     def _fail_all(self, error: ConnectionFailed) -> None:
         waiting = [future for _, future in (*self._submits.values(), *self._asked.values())]
-        waiting += [ending.future for ending in self._endings.values() if ending.future is not None]
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # nobody may be waiting any more: no complaint then
+        for ending in list(self._endings.values()):
+            ending.fail(error)
 
 
 _started: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = weakref.WeakKeyDictionary()

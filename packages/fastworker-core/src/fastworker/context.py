@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final
 
@@ -25,12 +26,20 @@ class CurrentTask:
         cancelled: True once somebody asked for this task to stop; a polite loop looks at it.
     """
 
-    def __init__(self, task_id: str, name: str, attempt: int, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        task_id: str,
+        name: str,
+        attempt: int,
+        headers: dict[str, str] | None = None,
+        on_note: Callable[[CurrentTask], None] | None = None,
+    ) -> None:
         self.id = task_id
         self.name = name
         self.attempt = attempt
         self.headers = headers or {}
         self.cancelled = False
+        self._on_note = on_note
         self._lock = threading.Lock()
         self._progress: tuple[float, str] | None = None
         self._lines: list[str] = []
@@ -44,12 +53,18 @@ class CurrentTask:
         """
         with self._lock:
             self._progress = (min(1.0, max(0.0, float(fraction))), str(text)[:MAX_LINE])
+        self._tell()
 
     def log(self, line: str) -> None:
         """Say a line for whoever looks at the task."""
         with self._lock:
             self._lines.append(str(line)[:MAX_LINE])
             del self._lines[:-MAX_LOG_LINES]
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._on_note is not None:
+            self._on_note(self)
 
     def take_note(self) -> Note | None:
         """What was said since the last call, for the worker to pass on."""

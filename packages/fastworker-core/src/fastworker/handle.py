@@ -71,7 +71,9 @@ class TaskHandle[R](str):
             ResultTypeError: the result is not of the annotated type.
             TaskNotFound: there is no such task.
         """
-        ended = await self._client.bridge(lambda: self._client.wait(self.id, timeout, self._ending))
+        ended = self._ending.ended if self._ending is not None else None
+        if ended is None:
+            ended = await self._client.bridge(lambda: self._client.wait(self.id, timeout, self._ending))
         result: R = result_of(ended, self._signature)
         return result
 

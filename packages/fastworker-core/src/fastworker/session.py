@@ -63,6 +63,11 @@ class Session:
         """Queue a message. `size`: roughly its bytes, where it carries payloads."""
         self._pending.append(_Pending(message, size, 1))
 
+    def post_without_hurry(self, message: Message, now: float) -> None:
+        """Queue a message that can wait as long as an acknowledgement for something to ride on."""
+        self.post(message)
+        self._ack_due = min(self._ack_due, now + ACK_AFTER)
+
     def post_item(self, batch: Callable[[list[Any]], Batch], item: object, size: int = 64) -> None:
         """Queue one item of a batch message; joins the last message if that is of the same kind."""
         if self._pending:

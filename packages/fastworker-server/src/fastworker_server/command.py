@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -19,6 +20,9 @@ from fastworker_worker.command import Modules
 from fastworker_worker.modules import task_modules
 
 logger = logging.getLogger("fastworker.control_plane")
+
+GC_THRESHOLDS: Final = (100_000, 50, 100)
+"""A queue is many long-lived objects without cycles: looking through them all the time costs a fifth of the throughput."""
 
 
 def start(
@@ -54,6 +58,7 @@ def start(
 
 async def _serve(settings: Settings, modules: list[str], log_level: str, *, in_process: bool) -> None:
     """Start, serve until a signal, stop: own workers first, so that their last outcomes are recorded."""
+    gc.set_threshold(*GC_THRESHOLDS)
     control_plane = ControlPlane(settings)
     stop = _stop_on_signals()
     await control_plane.start()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import Final, Literal, NamedTuple
 
-from fastworker.lifecycle import TERMINAL, Move, Reason, State, move
+from fastworker.lifecycle import Move, Reason, State, move
 from fastworker.protocol import Hello, Note, Order, Outcome, Submission, Token
 from fastworker.retry import delay_before_retry
 from fastworker.tasks import DEFAULTS, Backoff, ErrorInfo, Task
@@ -488,9 +489,6 @@ class Engine:
 
     def forget_ended(self, stored_version: int) -> None:
         """Drop the oldest ended tasks from memory, as far as the store has them."""
-        excess = len(self.ended) - REMEMBERED
-        if excess <= 0:
-            return
-        for task_id, task in list(zip(self.ended, self.ended.values(), strict=False))[:excess]:
-            if task.version <= stored_version and task.state in TERMINAL:
-                del self.ended[task_id]
+        for task in list(islice(self.ended.values(), max(0, len(self.ended) - REMEMBERED))):
+            if task.version <= stored_version:
+                del self.ended[task.id]

@@ -228,8 +228,7 @@ class Peers:
             case Submit():
                 self._submit(peer, message, now)
             case Watch(items=task_ids):
-                for task_id in task_ids:
-                    self._watch(peer, task_id)
+                self._watch(peer, task_ids)
             case Query(request=request):
                 self._answer_later(peer, request, self._answers.answer(message))
             case Cancel():
@@ -315,8 +314,7 @@ class Peers:
         known = await self._store.known(task_ids)
         message.tasks = [task for task in message.tasks if task.id not in known]
         self._take_in(peer, message, self._clock.now())
-        for task_id in known:
-            self._watch(peer, task_id)
+        self._watch(peer, known)
 
     def _take_in(self, peer: Peer, message: Submit, now: float) -> None:
         for submission in message.tasks:
@@ -324,17 +322,23 @@ class Peers:
             if submission.watch and new:
                 self._watchers[submission.id] = peer
             elif submission.watch:
-                self._watch(peer, submission.id)
+                self._watch(peer, [submission.id])
         self._to_accept.append((peer, message.request))
 
-    def _watch(self, peer: Peer, task_id: str) -> None:
-        ended = self._engine.ended.get(task_id)
-        if ended is not None:
-            self._send_end(peer, ended)
-            return
-        if task_id not in self._engine.tasks:
-            self._spawn(self._watch_stored(peer, task_id))
-            return
+    def _watch(self, peer: Peer, task_ids: Iterable[str]) -> None:
+        """Send the ends of these tasks: those that have ended now, the others when they do."""
+        elsewhere = []
+        for task_id in task_ids:
+            if task_id in self._engine.tasks:
+                self._add_watcher(peer, task_id)
+            elif task_id in self._engine.ended:
+                self._send_end(peer, self._engine.ended[task_id])
+            else:
+                elsewhere.append(task_id)
+        if elsewhere:
+            self._spawn(self._watch_stored(peer, elsewhere))
+
+    def _add_watcher(self, peer: Peer, task_id: str) -> None:
         watching = self._watchers.get(task_id)
         if watching is None:
             self._watchers[task_id] = peer
@@ -344,13 +348,17 @@ class Peers:
         elif peer not in watching:
             watching.append(peer)
 
-    async def _watch_stored(self, peer: Peer, task_id: str) -> None:
-        found = await self._store.get(task_id) if is_task_id(task_id) else None
-        if isinstance(found, Task):
-            self._send_end(peer, found)
-        else:
-            state = State.SUCCEEDED if found == "expired" else None
-            peer.session.post_item(Results, Ended(task_id, state, result_expired=found == "expired" or None))
+    async def _watch_stored(self, peer: Peer, task_ids: list[str]) -> None:
+        found = await self._store.get_many(task_ids)
+        for task_id in task_ids:
+            match found.get(task_id):
+                case Task() as task:
+                    self._send_end(peer, task)
+                case "expired":
+                    peer.session.post_item(Results, Ended(task_id, State.SUCCEEDED, result_expired=True))
+                case _:
+                    peer.session.post_item(Results, Ended(task_id, None))
+        self._talking.add(peer)
 
     def _send_end(self, peer: Peer, task: Task) -> None:
         ended = ended_of(task, self._clock.now())
@@ -438,8 +446,8 @@ class Peers:
         self._send_stops()
         self._send_changes()
         self._note_workers()
-        self._commit()
         self._flush()
+        self._commit()
         self._set_timer(now)
 
     def _send_stops(self) -> None:
@@ -481,11 +489,14 @@ class Peers:
             self._store.save_fact("workers", [{"name": v.name, "host": v.host, "pid": v.pid} for v in views])
 
     def _commit(self) -> None:
+        """Commit at once if a submission waits for it. The rest is in no hurry: a worker keeps what is not recorded."""
         if self._to_accept or self._to_record:
             accept, self._to_accept = self._to_accept, []
             record, self._to_record = self._to_record, {}
             self._store.when_saved(partial(self._committed, accept, record, self._engine.version))
-        self._store.flush()
+            if accept:
+                self._store.flush()
+        self._store.flush_soon()
 
     def _committed(self, accept: Iterable[tuple[Peer, int]], record: dict[Peer, int], version: int) -> None:
         """What was taken in is safe: say so."""
@@ -493,8 +504,8 @@ class Peers:
             peer.session.post_item(Accepted, request, 8)
             self._talking.add(peer)
         for peer, number in record.items():
-            peer.session.post(Recorded(number))
-            self._talking.add(peer)
+            peer.session.post_without_hurry(Recorded(number), self._loop.time())
+            self._set_tick(peer)
         self._engine.forget_ended(version)
         self._flush()
 
@@ -515,6 +526,9 @@ class Peers:
             if not self._listener.send(peer.pipe, body):
                 peer.session.not_sent(now)
                 break
+        self._set_tick(peer)
+
+    def _set_tick(self, peer: Peer) -> None:
         due = peer.session.due()
         if due != peer.tick_due:
             _cancel(peer.tick_timer)

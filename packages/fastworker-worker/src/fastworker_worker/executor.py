@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from fastworker.codec import Signature
@@ -34,19 +34,22 @@ class Execution:
 
     __slots__ = ("coroutine", "current", "function", "number", "order", "started", "stopping", "thread", "ticking")
 
-    def __init__(self, order: Order, function: AnyTaskFunction | None, number: int) -> None:
+    def __init__(
+        self,
+        order: Order,
+        function: AnyTaskFunction | None,
+        number: int,
+        on_note: Callable[[CurrentTask], None] | None = None,
+    ) -> None:
         self.order = order
         self.function = function
         self.number = number
-        self.current = CurrentTask(order.id, order.name, order.attempt, order.headers)
+        self.current = CurrentTask(order.id, order.name, order.attempt, order.headers, on_note)
         self.started = 0.0
         self.ticking = time.monotonic()  # when it came; once it runs, when it was started
         self.stopping = False
         self.thread: int | None = None  # the identity of the thread that runs it, while its function runs
         self.coroutine: asyncio.Task[None] | None = None
-
-    def __lt__(self, other: Execution) -> bool:
-        return (self.order.rank, self.number) < (other.order.rank, other.number)
 
     @property
     def blocks(self) -> bool:

@@ -13,7 +13,7 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
@@ -26,6 +26,8 @@ from fastworker.protocol import Outcome, Token
 
 from fastworker_worker.executor import Execution, call_blocking, run_async, run_blocking
 
+LONGEST_TURN: Final = 0.005
+"""Seconds of short coroutines in a row, before the event loop gets to anything else."""
 WATCH_EVERY: Final = 0.02
 """Seconds between looks at the time limits of threads, while any runs under one."""
 
@@ -48,13 +50,15 @@ class Pool:
         self._middleware = middleware
         self._on_outcomes = on_outcomes
         self._lock = threading.Lock()  # guards all that follows; held for a few instructions only
-        self._backlog: list[Execution] = []
+        self._backlog: list[tuple[int, int, Execution]] = []
         self._held: dict[tuple[str, int], Execution] = {}
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads = 0
         self._idle_threads = 0
         self._done: deque[Outcome] = deque()
         self._collecting = False
+        self._limited: set[Execution] = set()
+        self._pumping = False
         self._watching: asyncio.TimerHandle | None = None
 
     # ---- in ------------------------------------------------------------------------------------------------------
@@ -64,29 +68,41 @@ class Pool:
         with self._lock:
             for execution in executions:
                 self._held[execution.order.id, execution.order.attempt] = execution
-                heapq.heappush(self._backlog, execution)
+                heapq.heappush(self._backlog, (execution.order.rank, execution.number, execution))
         self.pump()
 
     def pump(self) -> None:
-        """Start what can start."""
-        while True:
-            with self._lock:
-                if self._free == 0 or not self._backlog:
+        """Start what can start. Coroutines run up to their first pause right here, so short ones stream too."""
+        if self._pumping:
+            return
+        self._pumping = True
+        give_way_at = time.monotonic() + LONGEST_TURN
+        try:
+            while (execution := self._next()) is not None:
+                self._start(execution)
+                if time.monotonic() > give_way_at:
+                    self._loop.call_soon(self.pump)
                     break
-                self._free -= 1
-                execution = heapq.heappop(self._backlog)
-            self._start(execution)
-        self._watch_limits()
+        finally:
+            self._pumping = False
+
+    def _next(self) -> Execution | None:
+        with self._lock:
+            if self._free == 0 or not self._backlog:
+                return None
+            self._free -= 1
+            return heapq.heappop(self._backlog)[2]
 
     def _start(self, execution: Execution) -> None:
         if execution.blocks and not self._middleware:
             self._in_some_thread(partial(self._work, execution))
         else:
-            execution.coroutine = self._loop.create_task(self._run(execution))
+            asyncio.Task(self._run(execution), loop=self._loop, eager_start=True)
 
     # ---- coroutines ----------------------------------------------------------------------------------------------
 
     async def _run(self, execution: Execution) -> None:
+        execution.coroutine = asyncio.current_task()
         outcome = await run_async(execution, self._middleware, self._call_in_thread)
         with self._lock:
             self._free += 1
@@ -109,7 +125,6 @@ class Pool:
             self._loop.call_soon_threadsafe(settle)
 
         self._in_some_thread(job)
-        self._watch_limits()
         return await asyncio.shield(future)  # a thread can't be interrupted: its end is awaited all the same
 
     # ---- threads -------------------------------------------------------------------------------------------------
@@ -147,16 +162,30 @@ class Pool:
 
     def _next_for_thread(self) -> Execution | None:
         with self._lock:
-            if self._backlog and self._backlog[0].blocks:
-                return heapq.heappop(self._backlog)
+            if self._backlog and self._backlog[0][2].blocks:
+                return heapq.heappop(self._backlog)[2]
             self._free += 1
             coroutine_waits = bool(self._backlog)
         if coroutine_waits:
             self._loop.call_soon_threadsafe(self.pump)
         return None
 
-    def _in_thread(self, execution: Execution) -> _InThread:
-        return _InThread(execution, self._lock)
+    @contextlib.contextmanager
+    def _in_thread(self, execution: Execution) -> Iterator[None]:
+        """Note which thread runs an attempt, so that its time limit can reach it; not a moment longer."""
+        if execution.order.timeout is None:
+            yield
+            return
+        with self._lock:
+            execution.thread = threading.get_ident()
+            self._limited.add(execution)
+        self._loop.call_soon_threadsafe(self._watch_limits)
+        try:
+            yield
+        finally:
+            with self._lock:
+                execution.thread = None
+                self._limited.discard(execution)
 
     # ---- out -----------------------------------------------------------------------------------------------------
 
@@ -183,9 +212,10 @@ class Pool:
         """Give an attempt up. True if it can't be: it runs in a thread, and was only asked."""
         with self._lock:
             execution = self._held.get((token.id, token.attempt))
-            waiting = execution is not None and execution in self._backlog
-            if execution is not None and waiting:
-                self._backlog.remove(execution)
+            entry = (execution.order.rank, execution.number, execution) if execution is not None else None
+            waiting = entry in self._backlog
+            if entry is not None and waiting:
+                self._backlog.remove(entry)
                 heapq.heapify(self._backlog)
         if execution is None:
             return False
@@ -209,14 +239,14 @@ class Pool:
         with self._lock:
             if older_than is not None and (not self._backlog or now - self._oldest() < older_than):
                 return []
-            given = [Token(execution.order.id, execution.order.attempt) for execution in self._backlog]
+            given = [Token(execution.order.id, execution.order.attempt) for _, _, execution in self._backlog]
             self._backlog.clear()
             for token in given:
                 del self._held[token.id, token.attempt]
         return given
 
     def _oldest(self) -> float:
-        return min(execution.ticking for execution in self._backlog)
+        return min(execution.ticking for _, _, execution in self._backlog)
 
     def held(self) -> list[Token]:
         """All attempts that are here."""
@@ -246,42 +276,24 @@ class Pool:
     # ---- time limits of threads ----------------------------------------------------------------------------------
 
     def _watch_limits(self) -> None:
-        if self._watching is None and any(e.order.timeout is not None and e.blocks for e in self.executions()):
+        if self._watching is None and self._limited:
             self._watching = self._loop.call_later(WATCH_EVERY, self._check_limits)
 
     def _check_limits(self) -> None:
         self._watching = None
         now = time.monotonic()
-        for execution in self.executions():
-            limit = execution.order.timeout
-            if limit is not None and execution.thread is not None and now - execution.ticking > limit:
-                _interrupt(execution, self._lock)
+        with self._lock:
+            for execution in self._limited:
+                if now - execution.ticking > (execution.order.timeout or 0.0):
+                    _interrupt(execution)
         self._watch_limits()
 
 
-class _InThread:
-    """Notes which thread runs an attempt, so that its time limit can reach it; not a moment longer."""
-
-    __slots__ = ("_execution", "_lock")
-
-    def __init__(self, execution: Execution, lock: threading.Lock) -> None:
-        self._execution = execution
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        self._execution.thread = threading.get_ident()
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._execution.thread = None
-
-
-def _interrupt(execution: Execution, lock: threading.Lock) -> None:
+def _interrupt(execution: Execution) -> None:
     """Raise `TaskTimeout` in the thread, at its next line of Python; once."""
-    with lock:
-        if execution.thread is not None:
-            _raise_in_thread(ctypes.c_ulong(execution.thread), ctypes.py_object(TaskTimeout))
-            execution.thread = None
+    if execution.thread is not None:
+        _raise_in_thread(ctypes.c_ulong(execution.thread), ctypes.py_object(TaskTimeout))
+        execution.thread = None
 
 
 def _let_an_interrupt_land() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from fastworker.connection import Connection
+from fastworker.context import CurrentTask
 from fastworker.function import Registry, registry
 from fastworker.middleware import active_middleware
 from fastworker.protocol import (
@@ -78,6 +79,7 @@ class Worker:
         self._unrecorded: dict[int, Outcomes] = {}
         self._outcomes_sent = 0
         self._beats = 0
+        self._noted: set[CurrentTask] = set()
         self._draining = asyncio.Event()
         self._stopped = asyncio.Event()
         self._connection = Connection(
@@ -170,7 +172,9 @@ class Worker:
         if self._draining.is_set():
             self._hand_back([Token(order.id, order.attempt) for order in orders])
             return
-        self._pool.add([Execution(order, self._tasks.get(order.name), next(self._numbers)) for order in orders])
+        self._pool.add(
+            [Execution(order, self._tasks.get(order.name), next(self._numbers), self._noted.add) for order in orders]
+        )
         if self._pool.waiting:
             self._loop.call_later(BACKLOG_AT_MOST, self._relieve)
 
@@ -200,8 +204,12 @@ class Worker:
             self._hand_back(self._pool.give_back(older_than=BACKLOG_AT_MOST))
 
     def _notes(self) -> list[Note]:
-        notes = [execution.current.take_note() for execution in self._pool.executions()]
-        return [note for note in notes if note is not None]
+        notes = []
+        while self._noted:  # tasks in threads add to it meanwhile
+            note = self._noted.pop().take_note()
+            if note is not None:
+                notes.append(note)
+        return notes
 
     def _say_notes(self) -> None:
         notes = self._notes()
