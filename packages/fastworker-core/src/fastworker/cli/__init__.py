@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
-import click
 import typer
 
 from fastworker.cli import control, inspect, submit
@@ -47,25 +46,26 @@ def build_app() -> typer.Typer:
     return app
 
 
-def _root(version: bool = typer.Option(False, "--version", help="Print the release and exit.", is_eager=True)) -> None:
-    if version:
+def _print_release(wanted: bool) -> None:
+    if wanted:
         typer.echo(RELEASE)
         raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the release and exit.", is_eager=True, callback=_print_release
+    ),
+) -> None:
+    """A task queue without a broker. Begin with: fastworker demo"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: what goes wrong is one sentence that says what to do, not a traceback."""
     words = in_today_s_words(sys.argv[1:] if arguments is None else list(arguments))
     try:
-        code = typer.main.get_command(build_app()).main(words, "fastworker", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except click.Abort:
-        code = 130
-    except KeyboardInterrupt:
-        code = 130
+        # Typer reports wrong usage by itself, with the error classes of the click that it brings along: not ours to catch.
+        typer.main.get_command(build_app()).main(words, "fastworker")
     except FastWorkerError as error:
         complain(str(error))
-        code = exit_code_of(error)
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(exit_code_of(error))
