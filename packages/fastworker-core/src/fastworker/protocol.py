@@ -93,7 +93,7 @@ class Ended:
     """The end of a task, for those who wait for it. `state` is None if there is no such task."""
 
     id: str
-    state: State | None
+    state: State | None = None
     reason: str | None = None
     result: str | None = None
     result_expired: bool | None = None
