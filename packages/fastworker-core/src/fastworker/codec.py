@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NotRequired, Required, TypeAliasType, TypedDict, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from fastworker.errors import InvalidArguments, NotSerializable, PayloadTooLarge, TaskDefinitionError
 from fastworker.protocol import MAX_PAYLOAD_BYTES
@@ -114,11 +114,17 @@ class Signature:
             raise InvalidArguments(f"{self}: {error}") from None
 
     def _bind(self, payload: str) -> str:
-        match json.loads(payload):
+        try:
+            said = from_json(payload)
+        except ValueError as error:
+            raise InvalidArguments(f"the arguments of {self} are not JSON: {error}") from None
+        match said:
+            case list() as args:
+                return json.dumps(self._by_name(args, {}))
             case {"*": list() as args, **kwargs}:
                 return json.dumps(self._by_name(args, kwargs))
-            case args:
-                return json.dumps(self._by_name(args, {}))
+            case _:
+                raise InvalidArguments(f'{self}: under "*" stands an array, the positional arguments')
 
     def _invalid(self, error: ValidationError) -> InvalidArguments:
         problems = []
@@ -188,7 +194,8 @@ def _adapter(hint: Any, name: str) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(TypeAliasType("value", hint), config=_CONFIG)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise TaskDefinitionError(f"task {name}: {hint!r} has no JSON form: {error.message}") from error
+        what = error.message.partition(". ")[0]
+        raise TaskDefinitionError(f"task {name}: an annotation has no JSON form: {what}") from error
 
 
 def _short(value: Any) -> str:
