@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 from fastworker.errors import ConfigurationError
 from fastworker.tasks import Backoff, BackoffKind
 
 
-class Retry(Exception):  # noqa: N818 - a request of the task's, not an error
+class Retry(Exception):
     """Raised by a task to be run again later, without using up a retry.
 
     Args:
@@ -16,8 +17,7 @@ class Retry(Exception):  # noqa: N818 - a request of the task's, not an error
     """
 
     def __init__(self, after: float = 0.0) -> None:
-        if after < 0:
-            raise ConfigurationError(f"Retry(after={after}): the wait can't be negative")
+        _check_wait("Retry(after", after)
         super().__init__(f"run again after {after} s")
         self.after = after
 
@@ -33,11 +33,17 @@ def delay_before_retry(backoff: Backoff, failures: int, random: Random) -> float
 def backoff_from(value: Backoff | BackoffKind | float) -> Backoff:
     """The `backoff` option as users write it: a kind, a number of seconds (constant), or a `Backoff`."""
     if isinstance(value, Backoff):
+        _check_wait("Backoff(base", value.base)
+        _check_wait("Backoff(cap", value.cap)
         return value
     if isinstance(value, int | float):
-        if value < 0:
-            raise ConfigurationError(f"backoff={value}: the wait can't be negative")
+        _check_wait("(backoff", value)
         return Backoff(kind="constant", base=float(value), cap=float(value), jitter=False)
     if value in ("exponential", "linear", "constant"):
         return Backoff(kind=value)
     raise ConfigurationError(f"backoff={value!r}: use 'exponential', 'linear', 'constant', seconds or a Backoff")
+
+
+def _check_wait(what: str, seconds: float) -> None:
+    if not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"{what}={seconds}): the wait can't be negative, endless or not a number")
