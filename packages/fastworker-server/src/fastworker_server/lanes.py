@@ -24,13 +24,14 @@ Place = tuple[int, int]
 class Lane:
     """Queued tasks of one queue and name. Entries of tasks that have left stay in the heap until they come up."""
 
-    __slots__ = ("_heap", "counts", "held", "key", "route")
+    __slots__ = ("_heap", "counts", "held", "key", "offered", "route")
 
     def __init__(self, key: LaneKey, route: Route) -> None:
         self.key = key
         self.route = route
         self.held: str | None = None
         self.counts = [0] * len(PRIORITIES)
+        self.offered: Place | None = None
         self._heap: list[tuple[int, int, Task]] = []
 
     def push(self, task: Task) -> None:
@@ -67,6 +68,7 @@ class Lane:
         """Stand with the route's other lanes by the present head."""
         head = self.head()
         if head is not None and self.held is None:
+            self.offered = head[:2]
             self.route.offer(head[0], head[1], self)
 
     def before(self, task: Task) -> int:
@@ -112,6 +114,8 @@ class Route:
             if head is not None and head[0] == rank and head[1] == order:
                 return rank, order, lane
             heapq.heappop(heap)
+            if head is not None and lane.offered == (rank, order):
+                lane.offer()  # its head has left otherwise than by `take`: the next one stands for it now
         return None
 
     def take(self) -> Task:
