@@ -383,6 +383,9 @@ class Peers:
         if task_id in self._engine.tasks:
             return False
         task = self._engine.ended.get(task_id) or await self._store.get(task_id)
+        if task_id in self._engine.tasks:  # somebody was faster
+            return False
+        task = self._engine.ended.get(task_id, task)
         if not isinstance(task, Task):
             return None
         self._engine.requeue(task, self._clock.now())
