@@ -95,9 +95,9 @@ class Worker:
             TimeoutError: no control plane answered.
             Refused: it wants nothing to do with us.
         """
+        self._loop = asyncio.get_running_loop()
         self._pool = Pool(self._slots, active_middleware(), self._report)
         await self._connection.open(timeout)
-        self._loop = asyncio.get_running_loop()
         self._loop.call_later(HEARTBEAT_EVERY, self._beat)
         logger.info("worker %s is ready: %d slots, %d task functions", self.name, self._slots, len(self._definitions))
 
