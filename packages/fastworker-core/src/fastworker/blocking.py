@@ -173,9 +173,7 @@ class BlockingClient:
         before: int | None = None,
     ) -> Sequence[TaskInfo]:
         """Tasks, newest first."""
-        return self._do(
-            lambda client: client.list(state=state, name=name, queue=queue, limit=limit, before=before)
-        )
+        return self._do(lambda client: client.list(state=state, name=name, queue=queue, limit=limit, before=before))
 
     def stats(self) -> Stats:
         """Counts of the whole system."""

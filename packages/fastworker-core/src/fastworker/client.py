@@ -46,7 +46,7 @@ from fastworker.protocol import (
 )
 from fastworker.release import RELEASE
 from fastworker.settings import load_settings
-from fastworker.tasks import UNSAID, Definition, Priority, TaskInfo, new_task_id
+from fastworker.tasks import Definition, Priority, TaskInfo, new_task_id
 from fastworker.views import Explanation, LaneView, Stats, WorkerView
 
 CancelAnswer = Literal["was_queued", "interrupted", "asked", "killed", "already_done", "not_found"]

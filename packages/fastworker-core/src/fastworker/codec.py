@@ -1,8 +1,8 @@
 """Arguments and results: from Python to JSON and back, by the annotations of the task function.
 
 Arguments travel as one JSON value in one of three forms. An object holds a value per parameter, as bound by a client
-that knows the signature. An array holds positions; an object that begins with the key `"*"` holds positions under it and
-keywords beside it: these two come from submissions by name and are bound in the worker.
+that knows the signature. An array holds positions; an object that begins with the key `"*"` holds positions under it
+and keywords beside it: these two come from submissions by name and are bound in the worker.
 
 What the annotations allow comes out as the annotated type: datetime, UUID, Decimal, bytes, enums, dataclasses, pydantic
 models and containers of them. Values without an annotation are plain JSON data.
@@ -122,7 +122,7 @@ class Signature:
             case list() as args:
                 return json.dumps(self._by_name(args, {}))
             case {"*": list() as args, **kwargs}:
-                return json.dumps(self._by_name(args, kwargs))
+                return json.dumps(self._by_name(args, {str(name): value for name, value in kwargs.items()}))
             case _:
                 raise InvalidArguments(f'{self}: under "*" stands an array, the positional arguments')
 
@@ -143,9 +143,7 @@ def encode_untyped(args: Sequence[Any], kwargs: Mapping[str, Any], name: str) ->
         PayloadTooLarge: the JSON is larger than `MAX_PAYLOAD_BYTES`.
     """
     value = {"*": list(args), **kwargs} if kwargs else list(args)
-    return write_json(
-        lambda: to_json(value, bytes_mode="base64", inf_nan_mode="constants"), f"the arguments of {name}"
-    )
+    return write_json(lambda: to_json(value, bytes_mode="base64", inf_nan_mode="constants"), f"the arguments of {name}")
 
 
 def write_json(write: Callable[[], bytes], what: str) -> str:
@@ -176,9 +174,9 @@ def _arguments_type(parameters: Any, hints: dict[str, Any]) -> Any:
     for parameter in parameters:
         hint = hints.get(parameter.name, Any)
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            items[parameter.name] = NotRequired[list[hint]]
+            items[parameter.name] = NotRequired[list[hint]]  # type: ignore[valid-type]
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            items[parameter.name] = NotRequired[dict[str, hint]]
+            items[parameter.name] = NotRequired[dict[str, hint]]  # type: ignore[valid-type]
         elif parameter.default is inspect.Parameter.empty:
             items[parameter.name] = Required[hint]
         else:
@@ -192,7 +190,8 @@ def _adapter(hint: Any, name: str) -> TypeAdapter[Any]:
     The alias is needed: pydantic refuses a configuration for a TypedDict or a dataclass at the root.
     """
     try:
-        return TypeAdapter(TypeAliasType("value", hint), config=_CONFIG)
+        alias: Any = TypeAliasType("value", hint)
+        return TypeAdapter(alias, config=_CONFIG)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         what = error.message.partition(". ")[0]
         raise TaskDefinitionError(f"task {name}: an annotation has no JSON form: {what}") from error

@@ -186,7 +186,7 @@ class Connection:
         if self._pipe == pipe:
             self._pipe = None
 
-    def _received(self, pipe: PipeId, body: bytes) -> None:
+    def _received(self, _: PipeId, body: bytes) -> None:
         try:
             frame = decode(body)
         except MalformedFrame as error:

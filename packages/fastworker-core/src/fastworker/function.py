@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast, overload
 
 from fastworker.codec import Signature
 from fastworker.errors import ConfigurationError, DuplicateTask, TaskDefinitionError
@@ -185,9 +185,7 @@ class TaskDecorator(Protocol):
 
 
 @overload
-def task[**P, R](
-    function: Callable[P, Coroutine[Any, Any, R]], /
-) -> TaskFunction[P, Coroutine[Any, Any, R], R]: ...
+def task[**P, R](function: Callable[P, Coroutine[Any, Any, R]], /) -> TaskFunction[P, Coroutine[Any, Any, R], R]: ...
 @overload
 def task[**P, R](function: Callable[P, R], /) -> TaskFunction[P, R, R]: ...
 @overload
@@ -249,7 +247,7 @@ def _check_definition(target: Any) -> None:
 
 
 def _errors(value: type[BaseException] | Errors) -> Errors:
-    errors = value if isinstance(value, tuple | list) else (value,)
+    errors: tuple[object, ...] = tuple(value) if isinstance(value, tuple | list) else (value,)
     if not all(isinstance(error, type) and issubclass(error, BaseException) for error in errors):
         raise TaskDefinitionError(f"{value!r}: use an exception class or a tuple of them")
-    return tuple(errors)
+    return cast(Errors, errors)

@@ -47,7 +47,7 @@ class TaskHandle[R](str):
             signature: decodes the result as the annotated type; without it the result is plain JSON data.
             ending: receives the end of the task, if the client watches it already.
         """
-        handle = cls(task_id)
+        handle: TaskHandle[R] = cls(task_id)
         handle._client = client
         handle._signature = signature
         handle._ending = ending

@@ -75,13 +75,13 @@ def _priority(value: str) -> Priority:
     return Priority(text)
 
 
-def _queue(value: str) -> str:
+def _queue(value: object) -> str:
     if not isinstance(value, str) or not value.strip() or len(value) > 200:
         raise ConfigurationError("use a name of 1 to 200 characters")
     return value
 
 
-def _retries(value: int) -> int:
+def _retries(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_RETRIES:
         raise ConfigurationError(f"use a whole number from 0 to {MAX_RETRIES}")
     return value

@@ -15,7 +15,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fastworker.protocol import Batch, Frame, Message, encode
 
@@ -73,7 +73,7 @@ class Session:
         if self._pending:
             last = self._pending[-1]
             if type(last.message) is batch and last.items < MAX_ITEMS and last.bytes + size <= FRAME_BYTES:
-                last.message.items.append(item)  # type: ignore[union-attr]
+                cast("list[object]", last.message.items).append(item)  # type: ignore[union-attr]
                 last.items += 1
                 last.bytes += size
                 return

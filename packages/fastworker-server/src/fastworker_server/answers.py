@@ -12,7 +12,6 @@ from fastworker.protocol import Ended, Query
 from fastworker.release import RELEASE
 from fastworker.tasks import Task, TaskInfo, is_task_id
 from fastworker.views import Stats
-
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine
 from fastworker_server.explain import explain

@@ -90,7 +90,9 @@ class Children:
                 raise ConfigurationError("a worker could not be started; its message is above")
             steady = steady or lived > STEADY_AFTER
             wait = FIRST_WAIT if lived > STEADY_AFTER else min(LONGEST_WAIT, wait * 2)
-            logger.error("worker %d ended with %s after %.1f s; the next starts in %.1f s", number, _ending(code), lived, wait)
+            logger.error(
+                "worker %d ended with %s after %.1f s; the next starts in %.1f s", number, _ending(code), lived, wait
+            )
             await asyncio.sleep(wait)
 
     async def _run_one(self, number: int) -> int:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from typing import Annotated, Final
 
 import typer
@@ -22,7 +23,7 @@ from fastworker_worker.modules import task_modules
 logger = logging.getLogger("fastworker.control_plane")
 
 GC_THRESHOLDS: Final = (100_000, 50, 100)
-"""A queue is many long-lived objects without cycles: looking through them all the time costs a fifth of the throughput."""
+"""A queue is many long-lived objects without cycles: there is little to collect and much to look through."""
 
 
 def start(
@@ -73,9 +74,9 @@ async def _serve(settings: Settings, modules: list[str], log_level: str, *, in_p
     logger.info("stopped; what is queued goes on at the next start")
 
 
-async def _until(stop: asyncio.Event, failing: object) -> None:
+async def _until(stop: asyncio.Event, failing: Coroutine[None, None, None]) -> None:
     """Wait for the signal, or for the failure that makes going on pointless."""
-    waiting = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(failing)}  # type: ignore[arg-type]
+    waiting = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(failing)}
     while not stop.is_set() and waiting:
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for ended in done:
@@ -107,7 +108,11 @@ def _announce(control_plane: ControlPlane, modules: list[str], *, in_process: bo
     errors.print(f"FastWorker control plane, process {os.getpid()}", style="bold")
     errors.print(f"  listens  {', '.join(control_plane.addresses)}", markup=False)
     errors.print(f"  store    {control_plane.describe_store()}", markup=False)
-    errors.print(f"  tasks    {', '.join(modules) or 'NO TASK MODULES: name one, or make a tasks.py here'}", markup=False)
-    errors.print(f"  runs     {place}, {settings.concurrency} tasks each, while no other worker is connected", markup=False)
+    errors.print(
+        f"  tasks    {', '.join(modules) or 'NO TASK MODULES: name one, or make a tasks.py here'}", markup=False
+    )
+    errors.print(
+        f"  runs     {place}, {settings.concurrency} tasks each, while no other worker is connected", markup=False
+    )
     if any(url.startswith("tcp://") for url in control_plane.addresses):
         errors.print("  INSECURE: plain TCP, open to everybody who can reach it", style="bold red")

@@ -12,7 +12,6 @@ from typing import Any
 from fastworker.addresses import key_for, listening_addresses
 from fastworker.settings import Settings
 from fastworker.transport import Listener
-
 from fastworker_server.answers import Answers
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine, Limits
@@ -122,5 +121,3 @@ def _may_live(worker: dict[str, Any]) -> bool:
     except PermissionError:
         return True
     return True
-
-

@@ -18,7 +18,6 @@ from fastworker.lifecycle import Move, Reason, State, move
 from fastworker.protocol import Hello, Note, Order, Outcome, Submission, Token
 from fastworker.retry import delay_before_retry
 from fastworker.tasks import DEFAULTS, Backoff, ErrorInfo, Task
-
 from fastworker_server.catalog import Catalog
 from fastworker_server.lanes import Lanes
 from fastworker_server.timers import Timers
@@ -190,9 +189,7 @@ class Engine:
         task.reason = None
         self._end(task, Move.COMPLETE, now)
 
-    def fail(
-        self, task: Task, reason: Reason, error: ErrorInfo | None, now: float, *, retryable: bool = True
-    ) -> None:
+    def fail(self, task: Task, reason: Reason, error: ErrorInfo | None, now: float, *, retryable: bool = True) -> None:
         """An attempt raised or ran out of time: try again later if retries are left, else the task has failed."""
         task.failures += 1
         task.error = error
@@ -252,7 +249,9 @@ class Engine:
             self._end(task, Move.CANCEL, now)
         elif task.options.acks == "early" or task.crashes >= self.limits.max_crashes:
             task.reason = Reason.CRASHED
-            task.error = ErrorInfo("fastworker.WorkerLost", f"worker {task.worker} was lost under it; {task.crashes} in all")
+            task.error = ErrorInfo(
+                "fastworker.WorkerLost", f"worker {task.worker} was lost under it; {task.crashes} in all"
+            )
             self._end(task, Move.FAIL, now)
         else:
             self._queue_again(task, Move.LOSE, now)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastworker.lifecycle import State
 from fastworker.tasks import Task
 from fastworker.views import Explanation
-
 from fastworker_server.engine import Engine
 
 COUNT_AHEAD_UP_TO = 100_000
@@ -41,14 +40,16 @@ def _queued(engine: Engine, task: Task) -> Explanation:
         advice = f"fastworker resume --queue {task.queue}"
         return _say(task, "paused", f"the queue {task.queue!r} is paused", advice=advice)
     if task.name in engine.lanes.paused_names:
-        return _say(task, "paused", f"tasks named {task.name!r} are paused", advice=f"fastworker resume --name {task.name}")
+        return _say(
+            task, "paused", f"tasks named {task.name!r} are paused", advice=f"fastworker resume --name {task.name}"
+        )
     if engine.recovering_until is not None:
         reason = f"the control plane was restarted and waits for {len(engine.expected_workers)} workers to come back"
         return _say(task, "recovering", reason, until=engine.recovering_until)
     if not engine.workers:
         return _say(task, "no worker", "no worker is connected", advice="fastworker worker start")
     if not lane.route.workers:
-        advice = "start a worker with the module that defines it, or check the spelling: `fastworker workers` lists what runs"
+        advice = "start a worker with the module that defines it, or check the spelling of the name"
         return _say(task, "no capable worker", f"no connected worker knows a task named {task.name!r}", advice=advice)
     if not any(worker.usable for worker in lane.route.workers):
         return _say(task, "workers silent", "the workers that know it are disconnected, silent or draining")
@@ -82,6 +83,12 @@ def _wait(task: Task, now: float) -> str:
 
 
 def _say(
-    task: Task, code: str, reason: str, *, until: float | None = None, ahead: int | None = None, advice: str | None = None
+    task: Task,
+    code: str,
+    reason: str,
+    *,
+    until: float | None = None,
+    ahead: int | None = None,
+    advice: str | None = None,
 ) -> Explanation:
     return Explanation(task.id, task.state, code, reason, until, ahead, advice)

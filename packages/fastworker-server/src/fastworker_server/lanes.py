@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from fastworker.lifecycle import State
 from fastworker.tasks import PRIORITIES, Task
 from fastworker.views import LaneView
-
 from fastworker_server.workers import WorkerRecord
 
 LaneKey = tuple[str, str]

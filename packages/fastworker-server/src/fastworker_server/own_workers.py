@@ -42,7 +42,9 @@ class InProcess:
     def start(self) -> None:
         """Start the thread and the worker in it."""
         self._thread.start()
-        self._worker = Worker(self._url, slots=self._slots, own=True, name=f"{platform.node()}:{os.getpid()}:in-process")
+        self._worker = Worker(
+            self._url, slots=self._slots, own=True, name=f"{platform.node()}:{os.getpid()}:in-process"
+        )
         self._started = asyncio.run_coroutine_threadsafe(self._worker.start(), self._loop)
 
     async def first_failure(self) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -53,7 +53,6 @@ from fastworker.release import RELEASE
 from fastworker.session import NEVER, Session
 from fastworker.tasks import Task, is_task_id
 from fastworker.transport import Listener, PipeId
-
 from fastworker_server.answers import Answers, ended_of
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine, Moved
@@ -190,12 +189,17 @@ class Peers:
         if hello.version != PROTOCOL_VERSION:
             text = (
                 f"this control plane ({RELEASE}) speaks protocol {PROTOCOL_VERSION}, "
-                f"{hello.name} ({hello.release or 'unknown release'}) speaks {hello.version}: use the same release on both"
+                f"{hello.name} ({hello.release or 'unknown release'}) speaks {hello.version}: "
+                "use the same release on both"
             )
             self._refuse_frame(pipe, frame.session, "version", text)
             return None
         other = self._by_worker.get(hello.name) if hello.role == "worker" else None
-        if other is not None and other.pipe is not None and (other.hello.host, other.hello.pid) != (hello.host, hello.pid):
+        if (
+            other is not None
+            and other.pipe is not None
+            and (other.hello.host, other.hello.pid) != (hello.host, hello.pid)
+        ):
             self._refuse_frame(pipe, frame.session, "duplicate-worker", f"another worker is called {hello.name!r}")
             return None
         if other is not None:
@@ -272,7 +276,9 @@ class Peers:
         if hello.role == "worker":
             self._by_worker[hello.name] = peer
             peer.worker, welcome.drop = self._engine.join(hello, now)
-            logger.info("worker %s joined: %d slots, %d task functions", hello.name, hello.slots, len(hello.definitions))
+            logger.info(
+                "worker %s joined: %d slots, %d task functions", hello.name, hello.slots, len(hello.definitions)
+            )
         peer.session.post(welcome)
 
     def _goodbye(self, peer: Peer, now: float) -> None:
@@ -407,7 +413,9 @@ class Peers:
             case _:
                 pass
         if message.action in ("pause", "resume"):
-            self._store.save_fact("paused", {"queues": sorted(lanes.paused_queues), "names": sorted(lanes.paused_names)})
+            self._store.save_fact(
+                "paused", {"queues": sorted(lanes.paused_queues), "names": sorted(lanes.paused_names)}
+            )
         peer.session.post(Answer(message.request))
 
     # ---- answers that need the store -----------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from typing import Final
 
 from fastworker.tasks import Definition, Task
 from fastworker.views import WorkerView
-
 from fastworker_server.timers import Timer
 
 AHEAD_SECONDS: Final = 0.02
@@ -26,7 +25,15 @@ class WorkerRecord:
     """
 
     def __init__(
-        self, name: str, host: str, pid: int, release: str, slots: int, own: bool, definitions: Iterable[Definition], now: float
+        self,
+        name: str,
+        host: str,
+        pid: int,
+        release: str,
+        slots: int,
+        own: bool,
+        definitions: Iterable[Definition],
+        now: float,
     ) -> None:
         self.name = name
         self.host = host

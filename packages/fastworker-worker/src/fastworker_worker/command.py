@@ -54,7 +54,9 @@ def start(
     import_modules(names)
     if not len(registry):
         found = f"in {', '.join(names)}" if names else "(no tasks.py, *_tasks.py or tasks/ here)"
-        logger.warning("NO TASK FUNCTIONS were found %s: this worker can run nothing. Name modules, e.g. `app.tasks`", found)
+        logger.warning(
+            "NO TASK FUNCTIONS were found %s: this worker can run nothing. Name modules, e.g. `app.tasks`", found
+        )
     asyncio.run(serve(settings, url, name, own=own))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -15,7 +15,7 @@ from typing import Any, Final
 from fastworker.codec import Signature
 from fastworker.context import CurrentTask, enter_task
 from fastworker.errors import FastWorkerError, TaskCancelled, TaskTimeout
-from fastworker.function import AnyTaskFunction, Registry
+from fastworker.function import AnyTaskFunction
 from fastworker.middleware import Middleware, around_run
 from fastworker.protocol import Order, Outcome, Outcome_
 from fastworker.retry import Retry
@@ -203,7 +203,7 @@ def _place(error: BaseException) -> str:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename == __file__ or filename == _POOL_FILE
+    return filename in (__file__, _POOL_FILE)
 
 
 _POOL_FILE: Final = __file__.replace("executor.py", "pool.py")

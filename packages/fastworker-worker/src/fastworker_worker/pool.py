@@ -23,7 +23,6 @@ from fastworker.errors import TaskTimeout
 from fastworker.function import AnyTaskFunction
 from fastworker.middleware import Middleware
 from fastworker.protocol import Outcome, Token
-
 from fastworker_worker.executor import Execution, call_blocking, run_async, run_blocking
 
 LONGEST_TURN: Final = 0.005
@@ -97,7 +96,7 @@ class Pool:
         if execution.blocks and not self._middleware:
             self._in_some_thread(partial(self._work, execution))
         else:
-            asyncio.Task(self._run(execution), loop=self._loop, eager_start=True)
+            _ = asyncio.Task(self._run(execution), loop=self._loop, eager_start=True)  # kept by the execution
 
     # ---- coroutines ----------------------------------------------------------------------------------------------
 

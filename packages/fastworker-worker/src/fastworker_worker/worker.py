@@ -34,7 +34,6 @@ from fastworker.protocol import (
     Welcome,
 )
 from fastworker.release import RELEASE
-
 from fastworker_worker.executor import Execution
 from fastworker_worker.pool import Pool
 
@@ -82,9 +81,7 @@ class Worker:
         self._noted: set[CurrentTask] = set()
         self._draining = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._connection = Connection(
-            url, key, hello=self._hello, on_message=self._received, on_welcome=self._welcomed
-        )
+        self._connection = Connection(url, key, hello=self._hello, on_message=self._received, on_welcome=self._welcomed)
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -230,15 +227,15 @@ class Worker:
 
 
 def _size(outcomes: Sequence[Outcome]) -> int:
-    return sum(120 + len(outcome.result or "") + (len(outcome.error.traceback) if outcome.error else 0) for outcome in outcomes)
+    """Roughly the bytes of the message."""
+    payloads = sum(len(outcome.result or "") for outcome in outcomes)
+    tracebacks = sum(len(outcome.error.traceback) for outcome in outcomes if outcome.error is not None)
+    return payloads + tracebacks + 120 * len(outcomes)
 
 
 async def _becomes_true(condition: Callable[[], bool], timeout: float) -> bool:
     """Wait until the condition holds; False if that takes too long."""
-    try:
-        async with asyncio.timeout(timeout):
-            while not condition():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        return False
-    return True
+    deadline = asyncio.get_running_loop().time() + timeout
+    while not condition() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - threads change it too
+        await asyncio.sleep(0.005)
+    return condition()

@@ -7,7 +7,7 @@ Commands that only need a client live here; installed packages add theirs throug
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
 import typer
@@ -19,6 +19,21 @@ from fastworker.cli.legacy import in_today_s_words
 from fastworker.cli.output import complain
 from fastworker.errors import FastWorkerError
 from fastworker.release import RELEASE
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "submit": submit.submit,
+    "status": inspect.status,
+    "result": inspect.result,
+    "cancel": control.cancel,
+    "retry": control.retry,
+    "why": inspect.why,
+    "list": inspect.list_tasks,
+    "workers": inspect.workers,
+    "queues": inspect.queues,
+    "pause": control.pause,
+    "resume": control.resume,
+    "doctor": doctor,
+}
 
 
 def build_app() -> typer.Typer:
@@ -32,11 +47,8 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_root)
-    for function in (submit.submit, inspect.status, inspect.result, control.cancel, control.retry, inspect.why):
-        app.command()(function)
-    app.command("list")(inspect.list_tasks)
-    for function in (inspect.workers, inspect.queues, control.pause, control.resume, doctor):
-        app.command()(function)
+    for name, function in _COMMANDS.items():
+        app.command(name)(function)
     for point in sorted(entry_points(group="fastworker.commands"), key=lambda point: point.name):
         command = point.load()
         if isinstance(command, typer.Typer):
@@ -64,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: what goes wrong is one sentence that says what to do, not a traceback."""
     words = in_today_s_words(sys.argv[1:] if arguments is None else list(arguments))
     try:
-        # Typer reports wrong usage by itself, with the error classes of the click that it brings along: not ours to catch.
+        # Typer reports wrong usage by itself, with error classes of the click that it brings along.
         typer.main.get_command(build_app()).main(words, "fastworker")
     except FastWorkerError as error:
         complain(str(error))

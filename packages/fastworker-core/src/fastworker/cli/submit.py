@@ -29,9 +29,7 @@ def submit(
 ) -> None:
     """Submit a task by its name."""
     positions, keywords = parse_arguments(args)
-    said = _said(
-        priority=priority, queue=queue, delay=delay, expires=expires, retries=retries, timeout=timeout
-    )
+    said = _said(priority=priority, queue=queue, delay=delay, expires=expires, retries=retries, timeout=timeout)
     with connect(url) as client:
         task_id = client.submit(name, positions, keywords, strict=strict, **said)
         if not wait:
@@ -50,7 +48,7 @@ def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        hint = 'write e.g. --args \'[1, "a"]\' or --args \'{"user_id": 1}\''
+        hint = "write e.g. --args '[1, \"a\"]' or --args '{\"user_id\": 1}'"
         raise ConfigurationError(f"--args {text!r} is not JSON ({error}): {hint}") from None
     match value:
         case list():

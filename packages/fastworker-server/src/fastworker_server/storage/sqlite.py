@@ -1,9 +1,9 @@
 """The store on SQLite: one writer, group commit.
 
 What changes while a commit is under way goes into the next one, each task once, in the state that it has by then.
-A small commit is made right in the event loop where it only copies to the page cache (`sync normal`): about 40 µs, less than
-the way to the writer thread and back. Whatever may wait for the disk (large commits, `sync full`, checkpoints) is the
-writer thread's.
+A small commit is made right in the event loop where it only copies to the page cache (`sync normal`): about 40 µs, less
+than the way to the writer thread and back. Whatever may wait for the disk (large commits, `sync full`, checkpoints) is
+the writer thread's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pydantic_core import from_json, to_json
 from fastworker.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
 from fastworker.lifecycle import OPEN, State
 from fastworker.tasks import Task
-
 from fastworker_server.storage import rows
 
 logger = logging.getLogger("fastworker.store")
@@ -66,6 +65,7 @@ class _Batch:
     facts: Facts
     tasks: list[Task]
     callbacks: list[Callable[[], None]]
+    chores: list[Callable[[], None]]
     size: int
 
 
@@ -85,6 +85,7 @@ class SqliteStore:
         self._dirty: dict[int, Task] = {}
         self._facts: Facts = {}
         self._callbacks: list[Callable[[], None]] = []
+        self._chores: list[Callable[[], None]] = []
         self._writing = False
         self._soon: asyncio.TimerHandle | None = None
         self._logged = 0
@@ -167,7 +168,8 @@ class SqliteStore:
     def _recover(self) -> Recovered:
         marks = ", ".join("?" * len(OPEN))
         found = self._db.execute(
-            f"SELECT {rows.COLUMNS} FROM tasks WHERE finished_at IS NULL AND state IN ({marks}) ORDER BY seq", list(OPEN)
+            f"SELECT {rows.COLUMNS} FROM tasks WHERE finished_at IS NULL AND state IN ({marks}) ORDER BY seq",
+            list(OPEN),
         )
         tasks = [rows.task_from(row) for row in found]
         counted = self._db.execute("SELECT state, count(*) FROM tasks WHERE finished_at IS NOT NULL GROUP BY state")
@@ -209,7 +211,7 @@ class SqliteStore:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
-        if self._writing or not (self._dirty or self._facts or self._callbacks):
+        if self._writing or not (self._dirty or self._facts or self._callbacks or self._chores):
             return
         self._writing = True
         tasks = list(self._dirty.values())
@@ -219,11 +221,13 @@ class SqliteStore:
             self._facts,
             tasks,
             self._callbacks,
+            self._chores,
             sum(ROW_BYTES + len(task.args) + len(task.result or "") for task in tasks),
         )
-        self._dirty, self._facts, self._callbacks = {}, {}, []
+        self._dirty, self._facts, self._callbacks, self._chores = {}, {}, [], []
         self._logged += batch.size
-        if batch.size <= SMALL and self._logged < CHECKPOINT_AFTER and self._sync == "normal":
+        quick = batch.size <= SMALL and self._logged < CHECKPOINT_AFTER and not batch.chores
+        if quick and self._sync == "normal":
             self._written(batch, self._commit(batch))
         else:
             self._writer.submit(self._write, batch)
@@ -240,14 +244,17 @@ class SqliteStore:
             try_once: give up if the disk does not take it.
         """
         done: asyncio.Future[None] = self._loop.create_future()
-        self.when_saved(lambda: done.done() or done.set_result(None))
+        self.when_saved(lambda: None if done.done() else done.set_result(None))
         self.flush()
         while not done.done() and not (try_once and self.failure):
             await asyncio.wait([done], timeout=0.05)
 
     def _write(self, batch: _Batch) -> None:
-        """In the writer thread: one commit, and a checkpoint when it is time for one."""
+        """In the writer thread: one commit, chores, and a checkpoint when it is time for one."""
         error = self._commit(batch)
+        if error is None:
+            for chore in batch.chores:
+                chore()
         if error is None and self._logged >= CHECKPOINT_AFTER:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self._logged = 0
@@ -288,6 +295,7 @@ class SqliteStore:
             self._dirty.setdefault(task.seq, task)
         self._facts = {**batch.facts, **self._facts}
         self._callbacks = [*batch.callbacks, *self._callbacks]
+        self._chores = [*batch.chores, *self._chores]
         self._loop.call_later(TRY_AGAIN_AFTER, self.flush)
 
     # ---- read ----------------------------------------------------------------------------------------------------
@@ -311,7 +319,9 @@ class SqliteStore:
         self, state: State | None, name: str | None, queue: str | None, limit: int, before: int | None
     ) -> Sequence[Task]:
         """Tasks, newest first, as far as they are committed."""
-        return await self._read(partial(_list, where={"state": state, "name": name, "queue": queue}, limit=limit, before=before))
+        return await self._read(
+            partial(_list, where={"state": state, "name": name, "queue": queue}, limit=limit, before=before)
+        )
 
     # ---- forget --------------------------------------------------------------------------------------------------
 
@@ -321,15 +331,15 @@ class SqliteStore:
         Returns:
             How many tasks of each state were deleted.
         """
-        await self.saved(try_once=True)
-        while self._writing:
-            await asyncio.sleep(SOON)
-        self._writing = True  # the writer is one: commits wait meanwhile
-        try:
-            return await self._loop.run_in_executor(self._writer, self._forget, keep, keep_for, now)
-        finally:
-            self._writing = False
-            self.flush()
+        done: asyncio.Future[dict[State, int]] = self._loop.create_future()
+
+        def chore() -> None:
+            counts = self._forget(keep, keep_for, now)
+            self._loop.call_soon_threadsafe(done.set_result, counts)
+
+        self._chores.append(chore)
+        self.flush()
+        return await done
 
     def _forget(self, keep: int, keep_for: float, now: float) -> dict[State, int]:
         ended = self._db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NOT NULL").fetchone()[0]
@@ -353,7 +363,7 @@ class SqliteStore:
         return counts
 
 
-class _transaction:  # noqa: N801 - used as a function
+class _transaction:
     """BEGIN and COMMIT round a block, or ROLLBACK."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -407,6 +417,6 @@ def _read_or_empty(path: Path) -> str:
 
 def _damaged(path: Path | None, error: sqlite3.Error) -> str:
     return (
-        f"{path} can't be read as a store: {error}. It was left untouched. To start with an empty queue, move it and its "
-        f"companions away (mv {path} {path}.damaged); `sqlite3 {path}.damaged .recover` may save what it holds"
+        f"{path} can't be read as a store: {error}. It was left untouched. To start with an empty queue, move it "
+        f"and its companions away (mv {path} {path}.damaged); `sqlite3 {path}.damaged .recover` may save what it holds"
     )
