@@ -357,7 +357,10 @@ class Peers:
     async def _watch_stored(self, peer: Peer, task_ids: list[str]) -> None:
         found = await self._store.get_many(task_ids)
         for task_id in task_ids:
-            match found.get(task_id):
+            if task_id in self._engine.tasks:  # taken in, or requeued, meanwhile
+                self._add_watcher(peer, task_id)
+                continue
+            match self._engine.ended.get(task_id) or found.get(task_id):
                 case Task() as task:
                     self._send_end(peer, task)
                 case "expired":
