@@ -1,0 +1,1 @@
+"""Sums up each day's sales."""
