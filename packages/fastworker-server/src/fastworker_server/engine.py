@@ -206,7 +206,8 @@ class Engine:
         task.worker = None
         task.due_at = now + delay
         self._move(task, Move.RETRY, now)
-        self._set_release(task)
+        if not self._has_expired(task, now):
+            self._set_release(task)
 
     def _late(self, outcome: Outcome, now: float) -> None:
         """A report of an attempt that is no longer current. Its success still counts if the task is queued."""
@@ -260,7 +261,8 @@ class Engine:
         task.worker = None
         task.recovering = False
         self._move(task, what, now)
-        self.lanes.enqueue(task, again=task.order > 0)
+        if not self._has_expired(task, now):
+            self.lanes.enqueue(task, again=task.order > 0)
 
     # ---- orders of clients ---------------------------------------------------------------------------------------
 
@@ -459,6 +461,13 @@ class Engine:
             return  # it was started in time
         self._leave_lane(task)
         self._end(task, Move.EXPIRE, now)
+
+    def _has_expired(self, task: Task, now: float) -> bool:
+        """Whether the time of a task ran out while it ran. Then it has ended: it must not start any more."""
+        if task.expires_at is None or now < task.expires_at:
+            return False
+        self._end(task, Move.EXPIRE, now)
+        return True
 
     # ---- moves ---------------------------------------------------------------------------------------------------
 
