@@ -258,7 +258,7 @@ class Client:
         handles = []
         for submission in submissions:
             submission.watch = True
-            ending = self._endings[submission.id] = Ending(submission.id)
+            ending = self._endings.setdefault(submission.id, Ending(submission.id))
             handles.append(TaskHandle[Any].make(submission.id, self, signature, ending))
         parts = [submissions[i : i + TASKS_PER_REQUEST] for i in range(0, len(submissions), TASKS_PER_REQUEST)]
         await asyncio.gather(*(self._submit(part, strict) for part in parts))
