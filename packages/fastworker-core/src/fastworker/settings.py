@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     url: str | None = None
     key: SecretStr | None = None
     modules: Words = Field(
-        default_factory=list, validation_alias=AliasChoices("modules", "FASTWORKER_TASK_MODULES", "FASTWORKER_MODULES")
+        default_factory=list, validation_alias=AliasChoices("FASTWORKER_TASK_MODULES", "FASTWORKER_MODULES")
     )
     listen: Words = Field(default_factory=list)
     insecure: bool = False
