@@ -6,6 +6,7 @@ TLS with the cluster key as pre-shared key, unless plain `tcp://` was asked for 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -34,8 +35,13 @@ def runtime_directory() -> Path:
     uid = os.getuid() if hasattr(os, "getuid") else 0
     fallback = Path(home) / "fastworker" if home else Path(tempfile.gettempdir()) / f"fastworker-{uid}"
     path = Path(chosen) if chosen else fallback
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.stat()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} can't be a directory for sockets: {error}; set FASTWORKER_RUNTIME_DIR"
+        ) from None
     if hasattr(os, "getuid") and (status.st_uid != uid or stat.S_IMODE(status.st_mode) & 0o077):
         raise ConfigurationError(
             f"{path} must belong to you with mode 0700: run `chmod 700 {path}`, or set FASTWORKER_RUNTIME_DIR"
@@ -105,9 +111,7 @@ def cluster_key(settings: Settings, given: str | None = None, *, make: bool = Fa
     path = key_path()
     said = given or (settings.key.get_secret_value() if settings.key else None)
     if said is None and make and not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(KEY_BYTES) + "\n")
+        _make_key(path)
     if said is None and not path.exists():
         raise ConfigurationError(
             f"there is no cluster key: copy {path} from the control plane's host, or set FASTWORKER_KEY"
@@ -124,3 +128,14 @@ def cluster_key(settings: Settings, given: str | None = None, *, make: bool = Fa
 def key_for(url: str, settings: Settings, given: str | None = None, *, make: bool = False) -> bytes | None:
     """The cluster key if the address needs one."""
     return cluster_key(settings, given, make=make) if url.startswith("tls+tcp://") else None
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key, whole or not at all: of several processes that need one at once, one makes it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"key-{secrets.token_hex(8)}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(KEY_BYTES) + "\n")
+    with contextlib.suppress(FileExistsError):  # another process was faster: its key counts
+        os.link(draft, path)
+    draft.unlink()
