@@ -17,7 +17,7 @@ class Retry(Exception):
     """
 
     def __init__(self, after: float = 0.0) -> None:
-        _check_wait("Retry(after", after)
+        _check_wait("Retry: after", after)
         super().__init__(f"run again after {after} s")
         self.after = after
 
@@ -33,11 +33,11 @@ def delay_before_retry(backoff: Backoff, failures: int, random: Random) -> float
 def backoff_from(value: Backoff | BackoffKind | float) -> Backoff:
     """The `backoff` option as users write it: a kind, a number of seconds (constant), or a `Backoff`."""
     if isinstance(value, Backoff):
-        _check_wait("Backoff(base", value.base)
-        _check_wait("Backoff(cap", value.cap)
+        _check_wait("Backoff: base", value.base)
+        _check_wait("Backoff: cap", value.cap)
         return value
     if isinstance(value, int | float):
-        _check_wait("(backoff", value)
+        _check_wait("the wait", value)
         return Backoff(kind="constant", base=float(value), cap=float(value), jitter=False)
     if value in ("exponential", "linear", "constant"):
         return Backoff(kind=value)
@@ -46,4 +46,4 @@ def backoff_from(value: Backoff | BackoffKind | float) -> Backoff:
 
 def _check_wait(what: str, seconds: float) -> None:
     if not 0 <= seconds < math.inf:
-        raise ConfigurationError(f"{what}={seconds}): the wait can't be negative, endless or not a number")
+        raise ConfigurationError(f"{what}={seconds}: it can't be negative, endless or not a number")
