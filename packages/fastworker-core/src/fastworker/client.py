@@ -390,7 +390,9 @@ class Client:
         answer = await self._ask(Requeue(0, task_id))
         if answer is None:
             raise TaskNotFound(f"there is no task {task_id}", task_id)
-        self._endings.pop(task_id, None)
+        ending = self._endings.get(task_id)
+        if ending is not None and ending.ended is not None:
+            del self._endings[task_id]  # of the earlier run
         return bool(answer)
 
     async def pause(self, *, queue: str | None = None, name: str | None = None) -> None:
