@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
 from fastworker.client import Ending
-from fastworker.errors import FastWorkerError, Refused, TaskNotFound
+from fastworker.errors import ConnectionFailed, FastWorkerError, Refused, TaskNotFound
+from fastworker.lifecycle import State
 from fastworker.protocol import Submission
 from fastworker.tasks import PRIORITIES, Backoff, Options
 from tests.simulation.ledger import short
@@ -30,7 +33,12 @@ async def behave(process: ClientProcess, simulation: Simulation) -> None:
     while simulation.world.now < simulation.quiet_from:
         await asyncio.sleep(random.expovariate(1 / simulation.plan.pace))
         action = random.choices(actions, weights)[0]
-        in_background(process, _do(process, simulation, action))
+        in_background(process, _patiently(_do(process, simulation, action)))
+
+
+async def _patiently(action: Awaitable[None]) -> None:
+    with suppress(ConnectionFailed):  # whether it was done is not known
+        await action
 
 
 async def _do(process: ClientProcess, simulation: Simulation, action: str) -> None:
@@ -88,7 +96,7 @@ async def _submit(process: ClientProcess, simulation: Simulation, submissions: l
             else:
                 await client.submit_functions(None, submissions, strict=strict)
             break
-        except Refused:  # the store can't be written
+        except (Refused, ConnectionFailed):  # the store can't be written, or nobody answers
             await asyncio.sleep(1.0)
             submissions = [replace(submission, again=True) for submission in submissions]
         except FastWorkerError:  # strict, and nobody knows the name
@@ -110,17 +118,15 @@ async def _watch(process: ClientProcess, simulation: Simulation, task_id: str, e
 async def _cancel(process: ClientProcess, simulation: Simulation, task_id: str) -> None:
     ledger = simulation.ledger
     ledger.cancels_asked.add(task_id)
-    requeues = len(ledger.requeue_times.get(task_id, ()))
     answer = await process.client.cancel(task_id)
     ledger.say(process.name, f"cancelled {short(task_id)}: {answer}")
-    if answer == "was_queued" and len(ledger.requeue_times.get(task_id, ())) == requeues:
-        ledger.cancelled.add(task_id)
+    if answer == "was_queued" and simulation.checker.state_of(task_id) is State.CANCELLED:
+        ledger.cancelled.add(task_id)  # else somebody has requeued it already
 
 
 async def _requeue(process: ClientProcess, simulation: Simulation, task_id: str) -> None:
     ledger = simulation.ledger
     ledger.requeues_asked.add(task_id)
-    ledger.requeue_times.setdefault(task_id, []).append(simulation.world.now)
     try:
         answer = await process.client.requeue(task_id)
         ledger.say(process.name, f"requeued {short(task_id)}: {answer}")
@@ -132,24 +138,29 @@ async def _requeue(process: ClientProcess, simulation: Simulation, task_id: str)
 
 async def _pause(process: ClientProcess, simulation: Simulation, what: tuple[str, str]) -> None:
     kind, value = what
-    resumed = simulation.ledger.resumes.get(what, 0)
+    resumed = simulation.ledger.resumes[what]
     await process.client.pause(**{kind: value})
-    if simulation.ledger.resumes.get(what, 0) == resumed:
+    if simulation.ledger.resumes[what] == resumed and not simulation.ledger.resuming[what]:
         simulation.ledger.say(process.name, f"paused {what}")
         simulation.ledger.paused.add(what)
 
 
 async def _resume(process: ClientProcess, simulation: Simulation, what: tuple[str, str]) -> None:
     kind, value = what
-    simulation.ledger.resumes[what] = simulation.ledger.resumes.get(what, 0) + 1
+    simulation.ledger.resumes[what] += 1
+    simulation.ledger.resuming[what] += 1  # until it is answered, it may still come after a later `pause`
     simulation.ledger.paused.discard(what)
     await process.client.resume(**{kind: value})
+    simulation.ledger.resuming[what] -= 1
 
 
 async def resume_all(process: ClientProcess, simulation: Simulation) -> None:
-    """At the end nothing may stay paused."""
-    for what in [*(("queue", queue) for queue in set(QUEUES)), *(("name", name) for name in NAMES)]:
-        await _resume(process, simulation, what)
+    """The life of the last client: at the end nothing may stay paused."""
+    await process.client.start()
+    while True:  # a client that was cut off may still get through with its `pause`
+        for what in [*(("queue", queue) for queue in sorted(set(QUEUES))), *(("name", name) for name in NAMES)]:
+            await _resume(process, simulation, what)
+        await asyncio.sleep(20.0)
 
 
 async def _ask(process: ClientProcess, some: str | None) -> None:
@@ -167,8 +178,6 @@ async def _ask(process: ClientProcess, some: str | None) -> None:
             await client.workers()
 
 
-async def _found(answer: object) -> None:
-    try:
-        await answer  # type: ignore[misc]
-    except TaskNotFound:
-        pass
+async def _found(answer: Awaitable[object]) -> None:
+    with suppress(TaskNotFound):
+        await answer

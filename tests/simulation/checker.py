@@ -40,6 +40,7 @@ class Checker:
         self._counts: Counter[State] = Counter()
         self._history: dict[str, set[Snapshot]] = {}
         self._checked_moves = 0
+        self._early: set[str] = set()
 
     def fail(self, text: str) -> None:
         """A promise was broken."""
@@ -50,6 +51,10 @@ class Checker:
         """A promise."""
         if not holds:
             self.fail(text)
+
+    def state_of(self, task_id: str) -> State | None:
+        """Where the engine has a task now."""
+        return self._states.get(task_id)
 
     def raise_first(self) -> None:
         """Stop the simulation if something is wrong."""
@@ -125,6 +130,8 @@ class Checker:
     def _judge(self, task: Task, what: Move, before: State, now: float) -> None:
         said = self.ledger.submitted[task.id].options
         match what:
+            case Move.SUBMIT | Move.SCHEDULE if task.options.acks == "early":
+                self._early.add(task.id)
             case Move.COMPLETE:
                 self._really_produced(task, before)
             case Move.FAIL if task.reason in (Reason.ERROR, Reason.TIMEOUT):
@@ -140,6 +147,9 @@ class Checker:
                 self.require(due, f"{short(task.id)} expired too early")
             case Move.CANCEL:
                 self.require(task.id in self.ledger.cancels_asked, f"nobody cancelled {short(task.id)}")
+            case Move.HAND_BACK:
+                executions = self.ledger.executions.get(task.id, ())
+                self._excuse((e for e in executions if e.process.leaving), "handed back")
             case Move.REQUEUE:
                 self.require(task.id in self.ledger.requeues_asked, f"nobody requeued {short(task.id)}")
                 self.ledger.requeues[task.id] += 1
@@ -203,7 +213,7 @@ class Checker:
 
     # ---- recovery ------------------------------------------------------------------------------------------------
 
-    def recovered(self, engine: Engine) -> None:
+    def recovered(self, tasks: Sequence[Task]) -> None:
         """A new control plane has read its store."""
         self._states = self.simulation.disk.states()
         self._counts = Counter(self._states.values())
@@ -213,12 +223,11 @@ class Checker:
         for task_id, executions in self.ledger.executions.items():
             if task_id not in self._states:
                 self._excuse(executions, "never accepted")
-        for task in engine.tasks.values():
-            self.require(
-                _snapshot(task) in self._history[task.id], f"{short(task.id)} came back as it never was: {task}"
-            )
-        for task_id, state in self._states.items():
-            self.require((state in OPEN) == (task_id in engine.tasks), f"{short(task_id)} is {state} on disk")
+        for task in tasks:
+            known = _snapshot(task) in self._history[task.id]
+            self.require(known, f"{short(task.id)} came back as it never was: {task}")
+        open_on_disk = {task_id for task_id, state in self._states.items() if state in OPEN}
+        self.require(open_on_disk == {task.id for task in tasks}, "not all open tasks came back")
 
     def recovery_ended(self, engine: Engine, now: float) -> None:
         """The engine waits no longer for workers."""
@@ -242,8 +251,7 @@ class Checker:
             ended_badly = old.status in ("failed", "timeout", "retry", "cancelled")
             if not old.process.dead and not ended_badly and old.given_up is None:
                 self.fail(f"{short(task_id)} runs at {new.process.name} and at {old.process.name}, which lives")
-        submission = self.ledger.submitted[task_id]
-        if submission.name == "once" and len(before) > self.ledger.requeues.get(task_id, 0):
+        if task_id in self._early and len(before) > self.ledger.requeues.get(task_id, 0):
             self.fail(f"{short(task_id)} (acks=early) was started twice")
 
     def recorded(self, worker: WorkerProcess, outcomes: Sequence[Outcome]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -45,8 +45,8 @@ class Ledger:
     """Told to be cancelled before it was started."""
     cancels_asked: set[str] = field(default_factory=set)
     requeues_asked: set[str] = field(default_factory=set)
-    requeue_times: dict[str, list[float]] = field(default_factory=dict)
-    resumes: dict[tuple[str, str], int] = field(default_factory=dict)
+    resumes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    resuming: Counter[tuple[str, str]] = field(default_factory=Counter)
     watched: dict[tuple[str, str], Ended | None] = field(default_factory=dict)
     """By client and task: the end that was told, None while it is awaited."""
     ends: dict[str, list[tuple[State, str | None]]] = field(default_factory=lambda: defaultdict(list))

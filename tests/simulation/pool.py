@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, cast
@@ -42,7 +43,8 @@ class SimPool:
         self._simulation: Simulation = self._process.simulation  # type: ignore[attr-defined]
         self._free = slots
         self._on_outcomes = on_outcomes
-        self._backlog: list[Job] = []
+        self._backlog: list[tuple[int, int, Job]] = []
+        self._numbers = itertools.count()
         self._came: dict[tuple[str, int], float] = {}
         self._held: dict[tuple[str, int], Job] = {}
         self._running: dict[tuple[str, int], tuple[Execution, asyncio.TimerHandle]] = {}
@@ -55,7 +57,7 @@ class SimPool:
             key = _key(job.order)
             self._held[key] = job
             self._came[key] = self._loop.time()
-            heapq.heappush(self._backlog, job)
+            heapq.heappush(self._backlog, (job.order.rank, next(self._numbers), job))
         self._pump()
 
     def stop(self, token: Token) -> bool:
@@ -64,7 +66,7 @@ class SimPool:
         if job is None:
             return False
         if key not in self._running:
-            self._backlog.remove(job)
+            self._backlog = [entry for entry in self._backlog if entry[2] is not job]
             heapq.heapify(self._backlog)
             self._finish(job, Outcome(token.id, token.attempt, "cancelled", self._loop.time(), 0.0))
             return False
@@ -77,9 +79,11 @@ class SimPool:
 
     def give_back(self, older_than: float | None = None) -> list[Token]:
         now = self._loop.time()
-        if older_than is not None and not any(now - self._came[_key(job.order)] >= older_than for job in self._backlog):
+        if older_than is not None and not any(
+            now - self._came[_key(job.order)] >= older_than for _, _, job in self._backlog
+        ):
             return []
-        given = [Token(*_key(job.order)) for job in self._backlog]
+        given = [Token(*_key(job.order)) for _, _, job in self._backlog]
         self._backlog.clear()
         for token in given:
             del self._held[token.id, token.attempt]
@@ -107,7 +111,7 @@ class SimPool:
     def _pump(self) -> None:
         while self._free and self._backlog:
             self._free -= 1
-            job = heapq.heappop(self._backlog)
+            job = heapq.heappop(self._backlog)[2]
             job.started = self._loop.time()
             execution = Execution(job.order.id, job.order.attempt, self._process, job.started)
             self._simulation.ledger.begin(execution)

@@ -101,7 +101,6 @@ class WorkerProcess(SimProcess):
         self.number = number
         self.names = names
         self.worker = SimWorker(self, slots, names, own=own)
-        self.leaving = False
 
     async def main(self) -> None:
         """What the process does."""

@@ -67,8 +67,9 @@ class WatchedEngine(Engine):
         self._checker.lost_one(task, before, self.limits.max_crashes)
 
     def recover(self, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
-        super().recover(tasks, workers, now)
-        self._checker.recovered(self)
+        found = list(tasks)
+        self._checker.recovered(found)
+        super().recover(found, workers, now)
         if self.recovering_until is None:
             self._checker.recovery_ended(self, now)
 

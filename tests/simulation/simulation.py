@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
@@ -18,6 +18,7 @@ from tests.simulation.processes import ClientProcess, Server, SimProcess, Worker
 from tests.simulation.seams import seams
 from tests.simulation.world import EPOCH, Process, World
 
+Behaviour = Callable[[ClientProcess, "Simulation"], Coroutine[Any, Any, None]]
 PATIENCE = 400.0
 """Seconds after the last fault in which everything must have come to its end."""
 
@@ -70,7 +71,7 @@ class Simulation:
         self.ledger.say(self.server.name, "starts")
         self.server.spawn(self.server.main())
 
-    def start_worker(self, names: list[str] | None = None, *, own: bool = False) -> WorkerProcess:
+    def start_worker(self, names: list[str] | None = None, *, own: bool = False) -> None:
         """A worker starts."""
         chosen = names or self.random.sample(NAMES, self.random.randint(3, len(NAMES)))
         worker = WorkerProcess(self, len(self.workers) + 1, chosen, self.random.randint(1, 4), own=own)
@@ -78,15 +79,13 @@ class Simulation:
         self.workers[worker.name] = worker
         self._link(worker)
         worker.spawn(worker.main())
-        return worker
 
-    def start_client(self) -> ClientProcess:
+    def start_client(self, behave: Behaviour = behaviour.behave) -> None:
         """A client starts."""
         client = ClientProcess(self, len(self.clients) + 1)
         self.clients[client.name] = client
         self._link(client)
-        client.spawn(behaviour.behave(client, self))
-        return client
+        client.spawn(behave(client, self))
 
     def _link(self, process: Process) -> None:
         self.network.links[process.name] = Link(Random(f"{self.seed}/link/{process.name}"), self.plan.delay)
@@ -140,10 +139,8 @@ class Simulation:
 
     def _come_to_rest(self) -> None:
         """No more faults: a worker for every name, nothing paused, and time."""
-        helper = self.start_worker(list(NAMES))
-        client = self.start_client()
-        client.spawn(behaviour.resume_all(client, self))
-        del helper
+        self.start_worker(list(NAMES))
+        self.start_client(behaviour.resume_all)
         end = self.world.now + PATIENCE
         while self.world.now < end and not self._is_at_rest():
             self.world.run(self.world.now + 2.0)

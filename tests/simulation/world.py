@@ -81,6 +81,7 @@ class Process:
         self.loop = VirtualLoop(self)
         self.stopped = False
         self.dead = False
+        self.leaving = False
         self.frozen: list[tuple[asyncio.Handle, bool]] = []
         self.on_kill: list[Callable[[], None]] = []
 
