@@ -1,8 +1,44 @@
-"""Options that all tests share."""
+"""Options and fixtures that all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.support.cluster import Cluster
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     # Here and not in tests/chaos: pytest reads options only from the conftest of a folder that it was started with.
     parser.addoption("--rounds", type=int, default=3, help="how many rounds each chaos test plays (default: 3)")
+    parser.addoption("--full", action="store_true", help="chaos tests in full size, not in the short size of CI")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A folder in which nothing runs yet."""
+    with Cluster(tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane with one own worker, shared by the tests of a module."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        cluster.start()
+        yield cluster
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes of a failed test printed."""
+    report = yield
+    fixtures: dict[str, Any] = getattr(item, "funcargs", {})
+    if report.failed:
+        for cluster in fixtures.values():
+            if isinstance(cluster, Cluster):
+                report.sections += [(f"printed by {name}", text[-6000:]) for name, text in cluster.logs()]
+    return report
