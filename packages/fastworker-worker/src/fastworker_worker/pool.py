@@ -190,7 +190,6 @@ class Pool:
 
     def _finish(self, execution: Execution, outcome: Outcome) -> None:
         with self._lock:
-            self._held.pop((execution.order.id, execution.order.attempt), None)
             self._done.append(outcome)
             if self._collecting:
                 return
@@ -203,6 +202,8 @@ class Pool:
             self._collecting = False
             outcomes = list(self._done)
             self._done.clear()
+            for outcome in outcomes:
+                self._held.pop((outcome.id, outcome.attempt), None)
         self._on_outcomes(outcomes)
 
     # ---- stop ----------------------------------------------------------------------------------------------------
