@@ -248,6 +248,8 @@ class Peers:
 
     def _handle_worker(self, peer: Peer, message: Message, now: float) -> None:
         worker = peer.worker
+        if worker is None and peer.hello.role == "worker":
+            return  # it has said goodbye
         if worker is None:
             peer.session.post(Refused("not-allowed", f"a {message.kind} is for workers only, and you are a client"))
             return
