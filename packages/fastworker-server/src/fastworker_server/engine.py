@@ -240,6 +240,8 @@ class Engine:
             worker.stalled()
         if task.cancelling:
             self._end(task, Move.CANCEL, now)
+        elif started and task.options.acks == "early":
+            self._lose(task, now)
         else:
             self._queue_again(task, Move.HAND_BACK, now)
 
