@@ -258,7 +258,9 @@ class Client:
         handles = []
         for submission in submissions:
             submission.watch = True
-            ending = self._endings.setdefault(submission.id, Ending(submission.id))
+            ending = self._endings.get(submission.id)
+            if ending is None or ending.ended is not None:
+                ending = self._endings[submission.id] = Ending(submission.id)
             handles.append(TaskHandle[Any].make(submission.id, self, signature, ending))
         parts = [submissions[i : i + TASKS_PER_REQUEST] for i in range(0, len(submissions), TASKS_PER_REQUEST)]
         await asyncio.gather(*(self._submit(part, strict) for part in parts))
@@ -451,8 +453,9 @@ class Client:
             self._connection.post(message, sum(len(task.args) + 150 for task in message.tasks))
         for request, _answered in self._asked.values():
             self._connection.post(request)
+        submitting = {task.id for message, _accepted in self._submits.values() for task in message.tasks}
         for ending in list(self._endings.values()):
-            if ending.ended is None:
+            if ending.ended is None and ending.task_id not in submitting:
                 self._connection.post_item(Watch, ending.task_id)
         if self._followers:
             self._connection.post(Control(next(self._requests), "follow"))
