@@ -6,17 +6,19 @@ reliable and in order. `docs/protocol.md` describes the same for people.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from fastworker.lifecycle import State
 from fastworker.tasks import Definition, ErrorInfo, Options
 
 PROTOCOL_VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
-MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
+MAX_PAYLOAD_BYTES: Final = 7 * 1024 * 1024
 """The largest arguments or result, in bytes of JSON: escaped inside a frame it must stay below `MAX_FRAME_BYTES`."""
 
 Role = Literal["client", "worker"]
@@ -369,6 +371,8 @@ class Frame:
 
 
 _FRAME: TypeAdapter[Frame] = TypeAdapter(Frame)
+LONGEST_COMPLAINT: Final = 200
+"""Characters: names and keys from the frame may stand in a complaint, and a stranger chose them."""
 
 
 class MalformedFrame(ValueError):
@@ -376,19 +380,23 @@ class MalformedFrame(ValueError):
 
 
 def encode(frame: Frame) -> bytes:
-    """The frame as JSON."""
-    return _FRAME.dump_json(frame, exclude_none=True)
+    """The frame as JSON. Where a text holds half a character (a lone surrogate), a question mark goes out."""
+    try:
+        return _FRAME.dump_json(frame, exclude_none=True)
+    except PydanticSerializationError:
+        plain = _FRAME.dump_python(frame, mode="json", exclude_none=True)
+        return json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def decode(body: bytes) -> Frame:
     """The frame in these bytes.
 
     Raises:
-        MalformedFrame: says what is wrong with them, without repeating what they hold.
+        MalformedFrame: says in a few words what is wrong with them.
     """
     try:
         return _FRAME.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise MalformedFrame(f"{where or 'frame'}: {first['msg']}") from None
+        raise MalformedFrame(f"{where[:LONGEST_COMPLAINT] or 'frame'}: {first['msg'][:LONGEST_COMPLAINT]}") from None

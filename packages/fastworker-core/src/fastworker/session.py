@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from fastworker.protocol import Batch, Frame, Message, encode
 
@@ -60,15 +59,15 @@ class Session:
     # ---- outgoing ------------------------------------------------------------------------------------------------
 
     def post(self, message: Message, size: int = 64) -> None:
-        """Queue a message. `size`: roughly its bytes, where it carries payloads."""
-        self._pending.append(_Pending(message, size, 1))
+        """Queue a message as it is: no item joins it. `size`: roughly its bytes, where it carries payloads."""
+        self._pending.append(_Pending(message, size, MAX_ITEMS))
 
     def post_without_hurry(self, message: Message, now: float) -> None:
         """Queue a message that can wait as long as an acknowledgement for something to ride on."""
         self.post(message)
         self._ack_due = min(self._ack_due, now + ACK_AFTER)
 
-    def post_item(self, batch: Callable[[list[Any]], Batch], item: object, size: int = 64) -> None:
+    def post_item(self, batch: type[Batch], item: Any, size: int = 64) -> None:
         """Queue one item of a batch message; joins the last message if that is of the same kind."""
         if self._pending:
             last = self._pending[-1]
@@ -81,20 +80,21 @@ class Session:
 
     def outgoing(self, now: float) -> list[bytes]:
         """The frames to be sent now. Each must be handed to the transport; if that fails, call `not_sent`."""
-        frames = [body for _, body in self._resending]
+        frames = [body for _, body in self._resending]  # with the acknowledgement of their time
         self._resending.clear()
+        sent_before = self._sent
         while self._pending and len(self._unacknowledged) < WINDOW:
             self._sent += 1
             body = encode(Frame(self.id, self._sent, self._received, self._next_messages()))
             self._unacknowledged.append((self._sent, body))
             frames.append(body)
-        if frames:
+        if self._sent > sent_before:
             self._ack_due = NEVER
-            if self._resend_due == NEVER and self._unacknowledged:
-                self._resend_due = now + self._resend_wait
         elif self._ack_due <= now:
             self._ack_due = NEVER
             frames.append(self.bare_acknowledgement())
+        if self._resend_due == NEVER and self._unacknowledged:
+            self._resend_due = now + self._resend_wait
         return frames
 
     def bare_acknowledgement(self) -> bytes:
