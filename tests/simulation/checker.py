@@ -83,14 +83,22 @@ class Checker:
         return ("queue", task.queue) in self.ledger.paused or ("name", task.name) in self.ledger.paused
 
     def _nothing_better(self, engine: Engine, task: Task, name: str) -> None:
+        """Strict priority; and within a lane and a priority, first come, first served."""
+        heads: dict[tuple[str, ...], Task] = {}
         for other in engine.tasks.values():
             if other.state is not State.QUEUED or other is task or other.rank > task.rank:
                 continue
-            if other.rank < task.rank and not self._is_held(engine, other) and room_for(engine, other):
-                self.fail(f"started {name} before {short(other.id)} ({other.name}, {other.rank}), which could run too")
+            if other.rank < task.rank and not self._is_held(engine, other):
+                workers = tuple(serving(engine, other.name))
+                best = heads.setdefault(workers, other)
+                if (other.rank, other.order) < (best.rank, best.order):
+                    heads[workers] = other
             same_lane = (other.queue, other.name, other.rank) == (task.queue, task.name, task.rank)
             if same_lane and other.seq < task.seq and self._is_fresh(other) and self._is_fresh(task):
                 self.fail(f"started {name} before {short(other.id)}, which was first in the lane")
+        for other in heads.values():
+            if room_for(engine, other):
+                self.fail(f"started {name} before {short(other.id)} ({other.name}, {other.rank}), which could run too")
 
     def _is_held(self, engine: Engine, task: Task) -> bool:
         lanes = engine.lanes

@@ -63,7 +63,7 @@ class SimPool:
     def stop(self, token: Token) -> bool:
         key = (token.id, token.attempt)
         job = self._held.get(key)
-        if job is None:
+        if job is None or any((outcome.id, outcome.attempt) == key for outcome in self._done):
             return False
         if key not in self._running:
             self._backlog = [entry for entry in self._backlog if entry[2] is not job]
@@ -147,14 +147,15 @@ class SimPool:
         self._pump()
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
-        self._held.pop(_key(job.order), None)
-        self._came.pop(_key(job.order), None)
         self._done.append(outcome)
         if len(self._done) == 1:
             self._loop.call_soon(self._collect)
 
     def _collect(self) -> None:
         done, self._done = self._done, []
+        for outcome in done:
+            self._held.pop((outcome.id, outcome.attempt), None)
+            self._came.pop((outcome.id, outcome.attempt), None)
         self._on_outcomes(done)
 
 
