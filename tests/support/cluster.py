@@ -142,21 +142,26 @@ class Cluster:
 
     def program(self, name: str, *words: str, **environment: str) -> Program:
         """Start a `fastworker` command that goes on; `name` names its log."""
+        return self.launch(name, [str(COMMAND), *words], **environment)
+
+    def launch(self, name: str, words: Sequence[str], **environment: str) -> Program:
+        """Start any program that goes on."""
         log = self.folder / f"{name}-{len(self.programs)}.log"
-        program = Program([str(COMMAND), *words], self.folder, self.environment | environment, log)
+        program = Program(words, self.folder, self.environment | environment, log)
         self.programs.append(program)
         return program
 
     def run(self, *words: str, timeout: float = 60.0, **environment: str) -> Finished:
         """Run a `fastworker` command to its end."""
-        return self._finish([str(COMMAND), *words], timeout, environment)
+        return self.execute([str(COMMAND), *words], timeout, **environment)
 
     def script(self, text: str, *arguments: str, timeout: float = 60.0, **environment: str) -> Finished:
         """Run a Python program in the folder, where `import tasks` works."""
         (self.folder / "script.py").write_text(text)
-        return self._finish([sys.executable, "script.py", *arguments], timeout, environment)
+        return self.execute([sys.executable, "script.py", *arguments], timeout, **environment)
 
-    def _finish(self, words: Sequence[str], timeout: float, environment: dict[str, str]) -> Finished:
+    def execute(self, words: Sequence[str], timeout: float = 60.0, **environment: str) -> Finished:
+        """Run any program to its end."""
         began = time.monotonic()
         done = subprocess.run(
             words,

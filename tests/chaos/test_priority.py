@@ -1,0 +1,100 @@
+"""A better priority always runs first, also while much is going on."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from fastworker import Priority
+from tests.chaos.conftest import Figures
+from tests.support.cluster import Cluster
+from tests.support.waiting import until
+
+LONGEST_OVERTAKING = 0.050
+"""Seconds for which a task may have been queued while a worse one is started."""
+RANKS = {priority.value: rank for rank, priority in enumerate(Priority)}
+
+
+def test_a_critical_task_starts_next(cluster: Cluster, figures: Figures, rounds: int) -> None:
+    cluster.start("--concurrency", "1")
+    client = cluster.client
+    for n in range(rounds):
+        before = len(cluster.journal.events("start"))
+        blocker = client.delay("nap", 0.7, "blocker")
+        until(lambda count=before: len(cluster.journal.events("start")) == count + 1, what="the blocker's start")
+        normal = client.submit_many("work", [(f"normal {n} {i}",) for i in range(100)])
+        critical = client.submit("work", [f"critical {n}"], priority="critical")
+        for task_id in [blocker, critical, *normal]:
+            client.result(task_id, 30)
+        order = [event.payload for event in cluster.journal.events("start")[before:]]
+        assert order == ["blocker", f"critical {n}", *(f"normal {n} {i}" for i in range(100))]
+    figures("strict priority, one slot", f"{rounds} rounds, critical after 100 normal: started next in each")
+
+
+def test_a_critical_task_starts_next_among_short_ones(cluster: Cluster, figures: Figures, rounds: int) -> None:
+    """Work that was sent ahead to the worker waits behind it too."""
+    cluster.start("--concurrency", "1")
+    client = cluster.client
+    most_between = 0
+    for n in range(rounds):
+        normal = client.submit_many("nap", [(0.005, f"normal {n} {i}") for i in range(100)])
+        client.result(normal[10 + n % 20], 30)
+        critical = client.submit("nap", [0.005, f"critical {n}"], priority="critical")
+        for task_id in [critical, *normal]:
+            client.result(task_id, 30)
+        events = cluster.journal.events("start")
+        start = next(event.at for event in events if event.task == critical)
+        queued = client.info(critical).submitted_at
+        most_between = max(most_between, sum(queued < event.at < start for event in events))
+    figures("strict priority, short tasks", f"{rounds} rounds, at most {most_between} normal tasks started in between")
+    assert most_between <= 2  # one may start while the critical one is on its way to the worker
+
+
+def test_no_task_overtakes_a_better_one_under_load(cluster: Cluster, figures: Figures, full: bool) -> None:
+    total = 20_000 if full else 2000
+    chance = random.Random(7)
+    cluster.start("--processes", "0")
+    for name in ("first", "second"):
+        cluster.worker("--concurrency", "4", name=name)
+    client = cluster.client
+    ids: list[str] = []
+    began = time.monotonic()
+    while len(ids) < total:  # bursts of all priorities, a little faster than the workers can follow
+        priority = chance.choice(list(Priority))
+        calls = [(chance.choice((0.0, 0.002, 0.01, 0.03)), len(ids) + i) for i in range(chance.randint(1, 60))]
+        ids += client.submit_many("nap", calls, priority=priority)
+        until(lambda: len(ids) - cluster.journal.count("end") < 400, 60, "room in the queue")
+    for task_id in ids:
+        client.result(task_id, 60)
+    seconds = time.monotonic() - began
+
+    started = {event.task: event.at for event in cluster.journal.events("start")}
+    infos = {task_id: client.info(task_id) for task_id in ids}
+    queued = {task_id: info.submitted_at for task_id, info in infos.items()}
+    ranks = {task_id: RANKS[info.priority] for task_id, info in infos.items()}
+    worst = longest_overtaking(queued, started, ranks)
+    figures(
+        "strict priority, mixed load",
+        f"{len(ids)} tasks of 4 priorities on two workers of 4 slots in {seconds:.1f} s; "
+        f"longest that a better task was queued when a worse one started: {worst * 1000:.1f} ms",
+    )
+    assert len(started) == len(ids)
+    assert worst <= LONGEST_OVERTAKING
+
+
+def longest_overtaking(queued: dict[str, float], started: dict[str, float], ranks: dict[str, int]) -> float:
+    """The longest time that a task had been queued when a worse one was started before it; one clock for all."""
+    moments = sorted(
+        [(queued[task], 0, task) for task in queued] + [(started[task], 1, task) for task in started], key=lambda m: m[:2]
+    )
+    waiting: list[dict[str, float]] = [{} for _ in RANKS]  # by rank, each in the order of queueing
+    worst = 0.0
+    for at, is_start, task in moments:
+        if not is_start:
+            waiting[ranks[task]][task] = at
+            continue
+        waiting[ranks[task]].pop(task, None)
+        for better in waiting[: ranks[task]]:
+            if better:
+                worst = max(worst, at - next(iter(better.values())))
+    return worst
