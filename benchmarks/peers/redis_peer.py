@@ -12,7 +12,7 @@ from benchmarks.job import Job
 
 
 def socket_path(job: Job) -> str:
-    """Every peer connects over the Unix socket: 5 to 25 % faster than loopback TCP for each of them."""
+    """Every peer connects over the Unix socket: 4 to 25 % faster than loopback TCP for each of them."""
     return str(Path(job.folder, "redis.sock"))
 
 
