@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, Self, Unpack
@@ -60,6 +60,8 @@ _STATS = TypeAdapter(Stats)
 _EXPLANATION = TypeAdapter(Explanation)
 _DEFINITIONS = TypeAdapter(list[Definition])
 TASKS_PER_REQUEST = 5000
+CHARACTERS_PER_REQUEST = 1024 * 1024
+"""Escaped in a frame, and of four bytes each, they still stay below the limit of a frame."""
 
 
 class Ending:
@@ -140,7 +142,8 @@ class Client:
                 _started[self._loop] = self
                 return self
             except TimeoutError:
-                tried.append(f"  {url} ({source}): no answer within {self._settings.connect_timeout:g} s")
+                hint = " (or its key is another one)" if url.startswith("tls+tcp") else ""
+                tried.append(f"  {url} ({source}): no answer within {self._settings.connect_timeout:g} s{hint}")
         raise NoControlPlane("\n".join(["no control plane was found; tried:", *tried, "Start one: fastworker start"]))
 
     async def _connect(self, url: str) -> Connection:
@@ -262,8 +265,11 @@ class Client:
             if ending is None or ending.ended is not None:
                 ending = self._endings[submission.id] = Ending(submission.id)
             handles.append(TaskHandle[Any].make(submission.id, self, signature, ending))
-        parts = [submissions[i : i + TASKS_PER_REQUEST] for i in range(0, len(submissions), TASKS_PER_REQUEST)]
-        await asyncio.gather(*(self._submit(part, strict) for part in parts))
+        parts = list(_requests(submissions))
+        if len(parts) == 1:
+            await self._submit(parts[0], strict)
+        else:
+            await asyncio.gather(*(self._submit(part, strict) for part in parts))
         return handles
 
     async def _submit(self, submissions: Sequence[Submission], strict: bool) -> None:
@@ -277,9 +283,9 @@ class Client:
         message = Submit(next(self._requests), list(submissions), strict)
         accepted: asyncio.Future[None] = loop.create_future()
         self._submits[message.request] = (message, accepted)
-        connection.post(message, sum(len(submission.args) + 150 for submission in submissions))
+        connection.post(message, _size(submissions))
         try:
-            await accepted
+            await self._answered(accepted)
         finally:
             self._submits.pop(message.request, None)
 
@@ -430,9 +436,19 @@ class Client:
         self._asked[request.request] = (request, answered)
         connection.post(request)
         try:
-            return await answered
+            return await self._answered(answered)
         finally:
             self._asked.pop(request.request, None)
+
+    async def _answered[T](self, future: asyncio.Future[T]) -> T:
+        limit = self._settings.answer_timeout
+        try:
+            async with asyncio.timeout(limit):
+                return await future
+        except TimeoutError:
+            raise ConnectionFailed(
+                f"the control plane has not answered for {limit:g} s; what was asked may or may not have been done"
+            ) from None
 
     # ---- the connection's side -----------------------------------------------------------------------------------
 
@@ -450,7 +466,7 @@ class Client:
             return
         for message, _accepted in self._submits.values():
             message.tasks = [replace(task, again=True) for task in message.tasks]
-            self._connection.post(message, sum(len(task.args) + 150 for task in message.tasks))
+            self._connection.post(message, _size(message.tasks))
         for request, _answered in self._asked.values():
             self._connection.post(request)
         submitting = {task.id for message, _accepted in self._submits.values() for task in message.tasks}
@@ -514,6 +530,25 @@ async def on_current_client[T](call: Callable[[Client], Awaitable[T]]) -> T:
 
         client = await default_client()
     return await client.bridge(lambda: call(client))
+
+
+def _size(submissions: Sequence[Submission]) -> int:
+    """Roughly the characters of a request."""
+    return sum(len(submission.args) + 150 for submission in submissions)
+
+
+def _requests(submissions: Sequence[Submission]) -> Iterator[list[Submission]]:
+    """The submissions in parts that fit a request each."""
+    part: list[Submission] = []
+    size = 0
+    for submission in submissions:
+        size += _size([submission])
+        if part and (len(part) == TASKS_PER_REQUEST or size > CHARACTERS_PER_REQUEST):
+            yield part
+            part, size = [], _size([submission])
+        part.append(submission)
+    if part:
+        yield part
 
 
 def _process_name() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from fastworker.errors import ForkError, ProtocolMismatch
 from fastworker.protocol import (
@@ -95,7 +94,7 @@ class Connection:
         self._session.post(message, size)
         self._flush_in_a_moment()
 
-    def post_item(self, batch: Callable[[list[Any]], Batch], item: object, size: int = 64) -> None:
+    def post_item(self, batch: type[Batch], item: object, size: int = 64) -> None:
         """Send one item of a batch message, likewise."""
         self._usable()
         self._session.post_item(batch, item, size)
@@ -143,7 +142,9 @@ class Connection:
     # ---- out -----------------------------------------------------------------------------------------------------
 
     def _flush_in_a_moment(self) -> None:
+        """Send the first message of a turn at once, and what else is said in this turn in one frame after it."""
         if not self._flush_soon:
+            self.flush()
             self._flush_soon = True
             self._loop.call_soon(self.flush)
 

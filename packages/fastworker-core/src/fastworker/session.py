@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from fastworker.protocol import Batch, Frame, Message, encode
 
@@ -72,7 +72,7 @@ class Session:
         if self._pending:
             last = self._pending[-1]
             if type(last.message) is batch and last.items < MAX_ITEMS and last.bytes + size <= FRAME_BYTES:
-                cast("list[object]", last.message.items).append(item)  # type: ignore[union-attr]
+                cast("list[object]", last.message.items).append(item)
                 last.items += 1
                 last.bytes += size
                 return

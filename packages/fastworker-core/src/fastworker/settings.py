@@ -44,6 +44,7 @@ class Settings(BaseSettings):
         keep_finished: how many ended tasks the store keeps.
         keep_for: how long the store keeps them.
         connect_timeout: how long a client looks for the control plane.
+        answer_timeout: how long a client waits for an answer, also across a restart of the control plane.
     """
 
     model_config = SettingsConfigDict(
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     keep_finished: int = Field(default=1_000_000, ge=0)
     keep_for: float = Field(default=7 * 86_400.0, ge=0)
     connect_timeout: float = Field(default=10.0, gt=0)
+    answer_timeout: float = Field(default=30.0, gt=0)
 
     @field_validator("modules", "listen", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from fastworker.protocol import (
     Accepted,
     Answer,
     Asked,
+    Batch,
     Cancel,
     Change,
     Changes,
@@ -64,6 +65,8 @@ logger = logging.getLogger("fastworker.peers")
 SESSION_KEPT: Final = 60.0
 """Seconds that a disconnected client's session waits for it."""
 LONGEST_NAME: Final = 200
+MOST_WAITING: Final = 2000
+"""Messages that may wait for a peer that does not read; then its session ends, and it has to introduce itself again."""
 
 _FOR_WORKERS = (Outcomes, Heartbeat, Handback, Asked, Credit)
 
@@ -111,7 +114,7 @@ class Peers:
         self._cancels: dict[str, list[tuple[Peer, int]]] = {}
         self._to_accept: list[tuple[Peer, int]] = []
         self._to_record: dict[Peer, int] = {}
-        self._talking: set[Peer] = set()
+        self._talking: dict[Peer, None] = {}  # in the order in which they were spoken to
         self._work: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
@@ -178,7 +181,7 @@ class Peers:
             self._rebind(peer, pipe)
         for message in peer.session.receive(frame, self._loop.time()):
             self._handle(peer, message)
-        self._talking.add(peer)
+        self._set_tick(peer)
 
     def _greet(self, pipe: PipeId, frame: Frame) -> Peer | None:
         """A frame of a session that we don't have: a new one if it begins with `Hello`, else it is refused."""
@@ -244,14 +247,14 @@ class Peers:
             case Goodbye():
                 self._goodbye(peer, now)
             case _:
-                peer.session.post(Refused("not-allowed", f"a {message.kind} is not for a control plane"))
+                self._say(peer, Refused("not-allowed", f"a {message.kind} is not for a control plane"))
 
     def _handle_worker(self, peer: Peer, message: Message, now: float) -> None:
         worker = peer.worker
         if worker is None and peer.hello.role == "worker":
             return  # it has said goodbye
         if worker is None:
-            peer.session.post(Refused("not-allowed", f"a {message.kind} is for workers only, and you are a client"))
+            self._say(peer, Refused("not-allowed", f"a {message.kind} is for workers only, and you are a client"))
             return
         match message:
             case Outcomes(number=number, items=outcomes):
@@ -281,7 +284,7 @@ class Peers:
             logger.info(
                 "worker %s joined: %d slots, %d task functions", hello.name, hello.slots, len(hello.definitions)
             )
-        peer.session.post(welcome)
+        self._say(peer, welcome)
 
     def _goodbye(self, peer: Peer, now: float) -> None:
         if peer.worker is not None:
@@ -294,7 +297,7 @@ class Peers:
     def _submit(self, peer: Peer, message: Submit, now: float) -> None:
         refusal = self._reason_to_refuse(message)
         if refusal is not None:
-            peer.session.post(Refused(refusal[0], refusal[1], message.request))
+            self._say(peer, Refused(refusal[0], refusal[1], message.request))
             return
         again = [task.id for task in message.tasks if task.again and task.id not in self._engine.tasks]
         if again:
@@ -366,15 +369,13 @@ class Peers:
                 case Task() as task:
                     self._send_end(peer, task)
                 case "expired":
-                    peer.session.post_item(Results, Ended(task_id, State.SUCCEEDED, result_expired=True))
+                    self._say_item(peer, Results, Ended(task_id, State.SUCCEEDED, result_expired=True))
                 case _:
-                    peer.session.post_item(Results, Ended(task_id, None))
-        self._talking.add(peer)
+                    self._say_item(peer, Results, Ended(task_id, None))
 
     def _send_end(self, peer: Peer, task: Task) -> None:
         ended = ended_of(task, self._clock.now())
-        peer.session.post_item(Results, ended, 100 + len(ended.result or ""))
-        self._talking.add(peer)
+        self._say_item(peer, Results, ended, 100 + len(ended.result or ""))
 
     def _cancel(self, peer: Peer, message: Cancel, now: float) -> None:
         outcome = self._engine.cancel(message.task, now)
@@ -383,12 +384,11 @@ class Peers:
         elif outcome == "not_found":
             self._answer_later(peer, message.request, self._answers.whether_done(message.task))
         else:
-            peer.session.post(Answer(message.request, outcome))
+            self._say(peer, Answer(message.request, outcome))
 
     def _answer_cancels(self, task_id: str, answer: str) -> None:
         for peer, request in self._cancels.pop(task_id, ()):
-            peer.session.post(Answer(request, answer))
-            self._talking.add(peer)
+            self._say(peer, Answer(request, answer))
 
     async def _requeue(self, task_id: str) -> bool | None:
         if task_id in self._engine.tasks:
@@ -421,17 +421,16 @@ class Peers:
             self._store.save_fact(
                 "paused", {"queues": sorted(lanes.paused_queues), "names": sorted(lanes.paused_names)}
             )
-        peer.session.post(Answer(message.request))
+        self._say(peer, Answer(message.request))
 
     # ---- answers that need the store -----------------------------------------------------------------------------
 
     def _answer_later(self, peer: Peer, request: int, answer: Awaitable[Any]) -> None:
         async def run() -> None:
             try:
-                peer.session.post(Answer(request, await answer), 4096)
+                self._say(peer, Answer(request, await answer), 4096)
             except StoreError as error:
-                peer.session.post(Refused("failed", str(error), request))
-            self._talking.add(peer)
+                self._say(peer, Refused("failed", str(error), request))
 
         self._spawn(run())
 
@@ -457,8 +456,7 @@ class Peers:
         self._engine.timers.fire_due(now)
         for worker, order in self._engine.dispatch(now):
             peer = self._by_worker[worker.name]
-            peer.session.post_item(Run, order, 150 + len(order.args))
-            self._talking.add(peer)
+            self._say_item(peer, Run, order, 150 + len(order.args))
         self._send_stops()
         self._send_changes()
         self._note_workers()
@@ -470,8 +468,7 @@ class Peers:
         for worker, token in self._engine.stops:
             peer = self._by_worker.get(worker.name)
             if peer is not None:
-                peer.session.post_item(Stop, token)
-                self._talking.add(peer)
+                self._say_item(peer, Stop, token)
         self._engine.stops.clear()
 
     def _send_changes(self) -> None:
@@ -484,8 +481,7 @@ class Peers:
                 self._ended(moved.task)
         for peer in self._followers:
             for moved in moves:
-                peer.session.post_item(Changes, _change(moved))
-            self._talking.add(peer)
+                self._say_item(peer, Changes, _change(moved))
 
     def _ended(self, task: Task) -> None:
         watching = self._watchers.pop(task.id, None)
@@ -517,8 +513,7 @@ class Peers:
     def _committed(self, accept: Iterable[tuple[Peer, int]], record: dict[Peer, int], version: int) -> None:
         """What was taken in is safe: say so."""
         for peer, request in accept:
-            peer.session.post_item(Accepted, request, 8)
-            self._talking.add(peer)
+            self._say_item(peer, Accepted, request, 8)
         for peer, number in record.items():
             peer.session.post_without_hurry(Recorded(number), self._loop.time())
             self._set_tick(peer)
@@ -527,14 +522,27 @@ class Peers:
 
     # ---- out -----------------------------------------------------------------------------------------------------
 
+    def _say(self, peer: Peer, message: Message, size: int = 64) -> None:
+        """Queue a message; it goes out at the end of this turn."""
+        peer.session.post(message, size)
+        self._talking[peer] = None
+
+    def _say_item(self, peer: Peer, batch: type[Batch], item: object, size: int = 64) -> None:
+        """Queue one item of a batch message, likewise."""
+        peer.session.post_item(batch, item, size)
+        self._talking[peer] = None
+
     def _flush(self) -> None:
         if not self._talking:
             return
-        talking, self._talking = self._talking, set()
+        talking, self._talking = self._talking, {}
         for peer in talking:
             self._flush_peer(peer)
 
     def _flush_peer(self, peer: Peer) -> None:
+        if peer.session.backlog > MOST_WAITING:
+            logger.warning("%s does not read what it asked for: its session ends", peer.hello.name)
+            self._forget(peer)
         if peer.pipe is None:
             return
         now = self._loop.time()

@@ -105,7 +105,7 @@ class Pool:
         outcome = await run_async(execution, self._middleware, self._call_in_thread)
         with self._lock:
             self._free += 1
-        self._finish(execution, outcome)
+        self._finish(outcome)
         self.pump()
 
     async def _call_in_thread(self, execution: Execution, function: AnyTaskFunction) -> Any:
@@ -156,7 +156,7 @@ class Pool:
                 _let_an_interrupt_land()
             except TaskTimeout as late:  # raised by the watchdog in the very moment of the end
                 outcome = outcome or execution.failed(late)
-            self._finish(execution, outcome)
+            self._finish(outcome)
             execution = self._next_for_thread()
 
     def _next_for_thread(self) -> Execution | None:
@@ -188,7 +188,7 @@ class Pool:
 
     # ---- out -----------------------------------------------------------------------------------------------------
 
-    def _finish(self, execution: Execution, outcome: Outcome) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         with self._lock:
             self._done.append(outcome)
             if self._collecting:
@@ -222,7 +222,7 @@ class Pool:
         execution.stopping = True
         execution.current.cancelled = True
         if waiting:
-            self._finish(execution, execution.never_started())
+            self._finish(execution.never_started())
             return False
         if execution.coroutine is not None and not execution.blocks:
             execution.coroutine.cancel()
