@@ -113,6 +113,7 @@ class Peers:
         self._followers: list[Peer] = []
         self._cancels: dict[str, list[tuple[Peer, int]]] = {}
         self._to_accept: list[tuple[Peer, int]] = []
+        self._to_say: list[tuple[Peer, Message]] = []
         self._to_record: dict[Peer, int] = {}
         self._talking: dict[Peer, None] = {}  # in the order in which they were spoken to
         self._work: set[asyncio.Task[None]] = set()
@@ -241,7 +242,7 @@ class Peers:
             case Cancel():
                 self._cancel(peer, message, now)
             case Requeue(request=request, task=task_id):
-                self._answer_later(peer, request, self._requeue(task_id))
+                self._answer_later(peer, request, self._requeue(task_id), self._say_when_saved)
             case Control():
                 self._control(peer, message)
             case Goodbye():
@@ -384,7 +385,7 @@ class Peers:
         elif outcome == "not_found":
             self._answer_later(peer, message.request, self._answers.whether_done(message.task))
         else:
-            self._say(peer, Answer(message.request, outcome))
+            self._say_when_saved(peer, Answer(message.request, outcome))
 
     def _answer_cancels(self, task_id: str, answer: str) -> None:
         for peer, request in self._cancels.pop(task_id, ()):
@@ -421,14 +422,16 @@ class Peers:
             self._store.save_fact(
                 "paused", {"queues": sorted(lanes.paused_queues), "names": sorted(lanes.paused_names)}
             )
-        self._say(peer, Answer(message.request))
+        self._say_when_saved(peer, Answer(message.request))
 
     # ---- answers that need the store -----------------------------------------------------------------------------
 
-    def _answer_later(self, peer: Peer, request: int, answer: Awaitable[Any]) -> None:
+    def _answer_later(
+        self, peer: Peer, request: int, answer: Awaitable[Any], say: Callable[[Peer, Message, int], None] | None = None
+    ) -> None:
         async def run() -> None:
             try:
-                self._say(peer, Answer(request, await answer), 4096)
+                (say or self._say)(peer, Answer(request, await answer), 4096)
             except StoreError as error:
                 self._say(peer, Refused("failed", str(error), request))
 
@@ -501,19 +504,28 @@ class Peers:
             self._store.save_fact("workers", [{"name": v.name, "host": v.host, "pid": v.pid} for v in views])
 
     def _commit(self) -> None:
-        """Commit at once if a submission waits for it. The rest is in no hurry: a worker keeps what is not recorded."""
-        if self._to_accept or self._to_record:
+        """Commit at once if somebody waits for it. The rest is in no hurry: a worker keeps what is not recorded."""
+        if self._to_accept or self._to_say or self._to_record:
             accept, self._to_accept = self._to_accept, []
+            say, self._to_say = self._to_say, []
             record, self._to_record = self._to_record, {}
-            self._store.when_saved(partial(self._committed, accept, record, self._engine.version))
-            if accept:
+            self._store.when_saved(partial(self._committed, accept, say, record, self._engine.version))
+            if accept or say:
                 self._store.flush()
         self._store.flush_soon()
 
-    def _committed(self, accept: Iterable[tuple[Peer, int]], record: dict[Peer, int], version: int) -> None:
+    def _committed(
+        self,
+        accept: Iterable[tuple[Peer, int]],
+        say: Iterable[tuple[Peer, Message]],
+        record: dict[Peer, int],
+        version: int,
+    ) -> None:
         """What was taken in is safe: say so."""
         for peer, request in accept:
             self._say_item(peer, Accepted, request, 8)
+        for peer, message in say:
+            self._say(peer, message, 4096)
         for peer, number in record.items():
             peer.session.post_without_hurry(Recorded(number), self._loop.time())
             self._set_tick(peer)
@@ -526,6 +538,10 @@ class Peers:
         """Queue a message; it goes out at the end of this turn."""
         peer.session.post(message, size)
         self._talking[peer] = None
+
+    def _say_when_saved(self, peer: Peer, message: Message, _size: int = 64) -> None:
+        """Say it once what has happened so far is in the store: from then on it can't be undone by a crash."""
+        self._to_say.append((peer, message))
 
     def _say_item(self, peer: Peer, batch: type[Batch], item: object, size: int = 64) -> None:
         """Queue one item of a batch message, likewise."""
