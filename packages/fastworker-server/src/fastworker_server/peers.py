@@ -459,7 +459,10 @@ class Peers:
         self._engine.timers.fire_due(now)
         for worker, order in self._engine.dispatch(now):
             peer = self._by_worker[worker.name]
-            self._say_item(peer, Run, order, 150 + len(order.args))
+            if self._engine.tasks[order.id].options.acks == "early":  # at most once: nobody may find it unstarted later
+                self._say_when_saved(peer, Run([order]))
+            else:
+                self._say_item(peer, Run, order, 150 + len(order.args))
         self._send_stops()
         self._send_changes()
         self._note_workers()
