@@ -77,6 +77,7 @@ class Worker:
         self._numbers = itertools.count(1)
         self._unrecorded: dict[int, Outcomes] = {}
         self._outcomes_sent = 0
+        self._welcome = False  # in this session
         self._beats = 0
         self._noted: set[CurrentTask] = set()
         self._draining = asyncio.Event()
@@ -133,6 +134,7 @@ class Worker:
     # ---- what the control plane says -----------------------------------------------------------------------------
 
     def _hello(self) -> Hello:
+        self._welcome = False
         unrecorded = [Token(item.id, item.attempt) for batch in self._unrecorded.values() for item in batch.items]
         return Hello(
             "worker",
@@ -148,6 +150,7 @@ class Worker:
         )
 
     def _welcomed(self, welcome: Welcome) -> None:
+        self._welcome = True
         for token in welcome.drop:
             self._pool.stop(token)
         for batch in self._unrecorded.values():
@@ -187,6 +190,8 @@ class Worker:
         self._outcomes_sent += 1
         batch = Outcomes(self._outcomes_sent, list(outcomes))
         self._unrecorded[batch.number] = batch
+        if not self._welcome:
+            return  # it goes with the others as soon as the session has begun
         self._say_notes()
         self._connection.post(batch, _size(outcomes))
         self._connection.flush()
