@@ -175,7 +175,11 @@ class Peers:
                 logger.warning("a peer sends what can't be read as a frame: %s", error)
             self._refuse_frame(pipe, "", "malformed", f"the frame can't be read: {error}")
             return
-        peer = self._by_session.get(frame.session) or self._greet(pipe, frame)
+        peer = self._by_session.get(frame.session)
+        if peer is not None and self._is_given_up(peer):
+            self._forget(peer)
+            peer = None
+        peer = peer or self._greet(pipe, frame)
         if peer is None:
             return
         if peer.pipe != pipe:
@@ -211,6 +215,10 @@ class Peers:
         peer = self._by_session[frame.session] = Peer(Session(frame.session), pipe, hello)
         self._by_pipe[pipe] = peer
         return peer
+
+    def _is_given_up(self, peer: Peer) -> bool:
+        """Whether this is a worker that came back too late: its tasks are gone, and it is to introduce itself again."""
+        return peer.worker is not None and self._engine.workers.get(peer.hello.name) is not peer.worker
 
     def _rebind(self, peer: Peer, pipe: PipeId) -> None:
         """The peer's session goes on over another connection."""
