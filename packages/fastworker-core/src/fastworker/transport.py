@@ -33,6 +33,8 @@ _ffi: Any = pynng.ffi
 REQUEST_ID: Final = 0x80000001
 BUFFERED_MESSAGES: Final = 128
 """The socket's own queues default to almost nothing: then a second non-blocking send fails."""
+HEADER_BYTES: Final = 4
+"""What goes before a body on the wire. NNG's limit counts it, ours does not."""
 MESSAGES_PER_TURN: Final = 64
 """How many messages one turn of the event loop takes in before others get theirs."""
 RECONNECT_MS: Final = (50, 500)
@@ -68,7 +70,7 @@ class _Socket:
         self.max_bytes = max_bytes
         self._socket = kind(opener=opener, recv_buffer_size=BUFFERED_MESSAGES, send_buffer_size=BUFFERED_MESSAGES)
         _sockets_of_this_process.add(id(self))
-        self._set_limit("recv_max_size", max_bytes)
+        self._set_limit("recv_max_size", max_bytes + HEADER_BYTES)
         self._message = _ffi.new("nng_msg **")
         self._on_message: OnMessage = _ignore_message
         self._on_turn: OnTurn = _ignore_turn
@@ -184,7 +186,7 @@ class Listener(_Socket):
         """
         listener = _ffi.new("nng_listener *")
         _check(url, _lib.nng_listener_create(listener, self._socket.socket, url.encode()))
-        _check(url, _lib.nng_listener_set_size(listener[0], b"recv-size-max", self.max_bytes))
+        _check(url, _lib.nng_listener_set_size(listener[0], b"recv-size-max", self.max_bytes + HEADER_BYTES))
         if key is not None:
             config = _psk(pynng.TLSConfig.MODE_SERVER, key)
             _check(url, _lib.nng_listener_set_ptr(listener[0], b"tls-config", config._tls_config))
@@ -219,7 +221,7 @@ class Dialer(_Socket):
         """Start to connect in the background; call after `open`. Safe to call for one address only."""
         dialer = _ffi.new("nng_dialer *")
         _check(url, _lib.nng_dialer_create(dialer, self._socket.socket, url.encode()))
-        _check(url, _lib.nng_dialer_set_size(dialer[0], b"recv-size-max", self.max_bytes))
+        _check(url, _lib.nng_dialer_set_size(dialer[0], b"recv-size-max", self.max_bytes + HEADER_BYTES))
         if key is not None:
             config = _psk(pynng.TLSConfig.MODE_CLIENT, key)
             _check(url, _lib.nng_dialer_set_ptr(dialer[0], b"tls-config", config._tls_config))
