@@ -97,10 +97,10 @@ async def _submit(process: ClientProcess, simulation: Simulation, submissions: l
                 await client.submit_functions(None, submissions, strict=strict)
             break
         except (Refused, ConnectionFailed):  # the store can't be written, or nobody answers
-            await asyncio.sleep(1.0)
             submissions = [replace(submission, again=True) for submission in submissions]
         except FastWorkerError:  # strict, and nobody knows the name
             strict = False
+        await asyncio.sleep(1.0)
     ledger.say(process.name, f"has {' '.join(map(short, ids))} accepted")
     simulation.checker.accepted(ids)
     for task_id in ids[:3]:

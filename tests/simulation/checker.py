@@ -16,6 +16,7 @@ from fastworker.lifecycle import OPEN, TERMINAL, Move, Reason, State
 from fastworker.protocol import Ended, Outcome
 from fastworker.tasks import Task
 from fastworker_server.engine import Engine
+from fastworker_server.explain import explain
 from fastworker_server.workers import AHEAD_SECONDS, WorkerRecord
 from tests.simulation.ledger import Execution, Violation, short
 
@@ -41,6 +42,8 @@ class Checker:
         self._history: dict[str, set[Snapshot]] = {}
         self._checked_moves = 0
         self._early: set[str] = set()
+        self._given_up: dict[tuple[str, int, str], str] = {}
+        self._workers_on_disk: set[str] = set()
 
     def fail(self, text: str) -> None:
         """A promise was broken."""
@@ -187,6 +190,7 @@ class Checker:
         if reason is None:
             self.fail(f"took {short(task.id)} from {task.worker}, which lives, holds it and was in touch")
         self._excuse(executions, reason or "?")
+        self._given_up[task.id, task.attempt, task.worker or ""] = reason or "?"
 
     def _reason_to_give_up(self, engine: Engine, task: Task, now: float) -> str | None:
         worker = self.simulation.workers.get(task.worker or "")
@@ -252,6 +256,9 @@ class Checker:
     def executes(self, new: Execution) -> None:
         """A worker starts to run a task's code."""
         task_id = new.task_id
+        new.given_up = self._given_up.get((task_id, new.attempt, new.process.name))
+        if new.given_up is not None:
+            return  # it was out of touch, and does not know
         told = task_id in self.ledger.cancelled
         self.require(not told, f"{short(task_id)} runs after a client was told that it won't")
         before = self.ledger.executions.get(task_id, ())
@@ -331,7 +338,9 @@ class Checker:
     def check_end(self, engine: Engine) -> None:
         """All faults are over and time has run on: everything must have come to its end."""
         for task in engine.tasks.values():
-            self.fail(f"{short(task.id)} ({task.name}) stayed {task.state} for ever")
+            why = explain(engine, task, self.simulation.world.now).reason
+            self.fail(f"{short(task.id)} ({task.name}) stayed {task.state} for ever: {why}")
+        self._check_workers_known(engine)
         for text in self.ledger.dead_ends():
             self.fail(f"{text} for ever")
         on_disk = self.simulation.disk.tasks()
@@ -343,6 +352,14 @@ class Checker:
         for task in engine.ended.values():
             same = task.id in on_disk and _stored(on_disk[task.id]) == _stored(task)
             self.require(same, f"the store has another {short(task.id)} than the engine: {on_disk.get(task.id)} {task}")
+
+
+    def _check_workers_known(self, engine: Engine) -> None:
+        for worker in self.simulation.workers.values():
+            record = engine.workers.get(worker.name)
+            if not worker.dead and not worker.leaving:
+                known = record is not None and record.usable and record.slots == worker.slots
+                self.require(known, f"{worker.name} lives and gets no tasks")
 
 
 def _snapshot(task: Task) -> Snapshot:

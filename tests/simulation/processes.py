@@ -90,7 +90,8 @@ class SimWorker(Worker):
 
     def holding(self) -> list[Token]:
         """What it holds, or has not yet got rid of."""
-        return super()._hello().holding
+        unrecorded = [Token(item.id, item.attempt) for batch in self._unrecorded.values() for item in batch.items]
+        return [*self._pool.held(), *unrecorded]
 
 
 class WorkerProcess(SimProcess):
@@ -100,6 +101,7 @@ class WorkerProcess(SimProcess):
         super().__init__(simulation, f"worker-{number}")
         self.number = number
         self.names = names
+        self.slots = slots
         self.worker = SimWorker(self, slots, names, own=own)
 
     async def main(self) -> None:

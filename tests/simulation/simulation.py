@@ -71,10 +71,11 @@ class Simulation:
         self.ledger.say(self.server.name, "starts")
         self.server.spawn(self.server.main())
 
-    def start_worker(self, names: list[str] | None = None, *, own: bool = False) -> None:
+    def start_worker(self, names: list[str] | None = None, slots: int | None = None, *, own: bool = False) -> None:
         """A worker starts."""
         chosen = names or self.random.sample(NAMES, self.random.randint(3, len(NAMES)))
-        worker = WorkerProcess(self, len(self.workers) + 1, chosen, self.random.randint(1, 4), own=own)
+        slots = slots or self.random.randint(1, 4)
+        worker = WorkerProcess(self, len(self.workers) + 1, chosen, slots, own=own)
         self.ledger.say(worker.name, f"starts: {worker.worker._slots} slots, {' '.join(chosen)}")
         self.workers[worker.name] = worker
         self._link(worker)
@@ -139,7 +140,7 @@ class Simulation:
 
     def _come_to_rest(self) -> None:
         """No more faults: a worker for every name, nothing paused, and time."""
-        self.start_worker(list(NAMES))
+        self.start_worker(list(NAMES), slots=16)
         self.start_client(behaviour.resume_all)
         end = self.world.now + PATIENCE
         while self.world.now < end and not self._is_at_rest():
