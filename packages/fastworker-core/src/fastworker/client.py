@@ -265,12 +265,19 @@ class Client:
             if ending is None or ending.ended is not None:
                 ending = self._endings[submission.id] = Ending(submission.id)
             handles.append(TaskHandle[Any].make(submission.id, self, signature, ending))
-        parts = list(_requests(submissions))
+        try:
+            await self._submit_all(list(_requests(submissions)), strict)
+        except BaseException:
+            for handle in handles:
+                self._endings.pop(handle.id, None)
+            raise
+        return handles
+
+    async def _submit_all(self, parts: Sequence[Sequence[Submission]], strict: bool) -> None:
         if len(parts) == 1:
             await self._submit(parts[0], strict)
         else:
             await asyncio.gather(*(self._submit(part, strict) for part in parts))
-        return handles
 
     async def _submit(self, submissions: Sequence[Submission], strict: bool) -> None:
         middleware = active_middleware()
