@@ -265,19 +265,12 @@ class Client:
             if ending is None or ending.ended is not None:
                 ending = self._endings[submission.id] = Ending(submission.id)
             handles.append(TaskHandle[Any].make(submission.id, self, signature, ending))
-        try:
-            await self._submit_all(list(_requests(submissions)), strict)
-        except BaseException:
-            for handle in handles:
-                self._endings.pop(handle.id, None)
-            raise
-        return handles
-
-    async def _submit_all(self, parts: Sequence[Sequence[Submission]], strict: bool) -> None:
+        parts = list(_requests(submissions))
         if len(parts) == 1:
             await self._submit(parts[0], strict)
         else:
             await asyncio.gather(*(self._submit(part, strict) for part in parts))
+        return handles
 
     async def _submit(self, submissions: Sequence[Submission], strict: bool) -> None:
         middleware = active_middleware()
@@ -476,12 +469,16 @@ class Client:
             self._connection.post(message, _size(message.tasks))
         for request, _answered in self._asked.values():
             self._connection.post(request)
-        submitting = {task.id for message, _accepted in self._submits.values() for task in message.tasks}
+        submitting = self._submitting()
         for ending in list(self._endings.values()):
             if ending.ended is None and ending.task_id not in submitting:
                 self._connection.post_item(Watch, ending.task_id)
         if self._followers:
             self._connection.post(Control(next(self._requests), "follow"))
+
+    def _submitting(self) -> set[str]:
+        """The tasks whose submission is under way."""
+        return {task.id for message, _accepted in self._submits.values() for task in message.tasks}
 
     def _received(self, message: Message) -> None:
         match message:
@@ -491,7 +488,8 @@ class Client:
             case Results(items=ends):
                 for ended in ends:
                     ending = self._endings.get(ended.id)
-                    if ending is not None:
+                    too_early = ended.state is None and ended.id in self._submitting()
+                    if ending is not None and not too_early:
                         ending.arrive(ended)
             case Answer(request=request, data=data):
                 self._finish(self._asked, request, data)
