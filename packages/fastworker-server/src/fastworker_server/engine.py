@@ -130,7 +130,8 @@ class Engine:
                 return
             rank, _, lane = place
             estimate = self.catalog.estimate(lane.key[1])
-            worker = route.least_loaded(rank, estimate)
+            ahead = estimate is not None and self.lanes.may_go_ahead(route, rank, estimate)
+            worker = route.least_loaded(rank, estimate if ahead else None)
             if worker is None:
                 routes.remove(route)
                 continue

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from fastworker.lifecycle import State
 from fastworker.tasks import PRIORITIES, Task
 from fastworker.views import LaneView
-from fastworker_server.workers import WorkerRecord
+from fastworker_server.workers import AHEAD_SECONDS, WorkerRecord
 
 LaneKey = tuple[str, str]
 Place = tuple[int, int]
@@ -23,13 +23,14 @@ Place = tuple[int, int]
 class Lane:
     """Queued tasks of one queue and name. Entries of tasks that have left stay in the heap until they come up."""
 
-    __slots__ = ("_heap", "counts", "held", "key", "offered", "route")
+    __slots__ = ("_heap", "_totals", "counts", "held", "key", "offered", "route")
 
-    def __init__(self, key: LaneKey, route: Route) -> None:
+    def __init__(self, key: LaneKey, route: Route, totals: list[int]) -> None:
         self.key = key
         self.route = route
         self.held: str | None = None
         self.counts = [0] * len(PRIORITIES)
+        self._totals = totals  # the same over all lanes
         self.offered: Place | None = None
         self._heap: list[tuple[int, int, Task]] = []
 
@@ -37,12 +38,14 @@ class Lane:
         """A task has been queued."""
         heapq.heappush(self._heap, (task.rank, task.order, task))
         self.counts[task.rank] += 1
+        self._totals[task.rank] += 1
         if self._heap[0][2] is task:
             self.offer()
 
     def left(self, task: Task) -> None:
         """A task is queued no more, otherwise than by `take`."""
         self.counts[task.rank] -= 1
+        self._totals[task.rank] -= 1
         if len(self._heap) > 1000 and len(self._heap) > 2 * len(self):
             self._heap = [entry for entry in self._heap if _is_waiting(entry)]
             heapq.heapify(self._heap)
@@ -60,6 +63,7 @@ class Lane:
         """Take the head out; `head` has just said that there is one."""
         task = heapq.heappop(self._heap)[2]
         self.counts[task.rank] -= 1
+        self._totals[task.rank] -= 1
         self.offer()
         return task
 
@@ -122,12 +126,20 @@ class Route:
         return heapq.heappop(self._heap)[3].take()
 
     def least_loaded(self, rank: int, estimate: float | None) -> WorkerRecord | None:
-        """The worker for a task of this priority: the one with the fewest tasks per slot that has room."""
+        """The worker for a task of this priority: the one with the fewest tasks per slot that has room.
+
+        Args:
+            estimate: how long the task runs; None if it must not go ahead, only into a free slot.
+        """
         best = None
         for worker in self.workers:
             if worker.usable and worker.has_room(rank, estimate) and (best is None or worker.load < best.load):
                 best = worker
         return best
+
+    def enough(self, estimate: float) -> float:
+        """How many tasks of that length keep all workers busy for as long as work may wait ahead at one of them."""
+        return sum(worker.slots for worker in self.workers) * (1.0 + AHEAD_SECONDS / max(estimate, 1e-6))
 
 
 class Lanes:
@@ -140,6 +152,7 @@ class Lanes:
         self._workers: tuple[WorkerRecord, ...] = ()
         self.paused_queues: set[str] = set()
         self.paused_names: set[str] = set()
+        self.totals = [0] * len(PRIORITIES)
         self._order = 0
 
     def enqueue(self, task: Task, *, again: bool = False) -> None:
@@ -154,7 +167,7 @@ class Lanes:
         key = (queue, name)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, self._route_for(name))
+            lane = self._lanes[key] = Lane(key, self._route_for(name), self.totals)
             self._hold_or_open(lane)
         return lane
 
@@ -167,7 +180,16 @@ class Lanes:
 
     def queued(self, rank: int) -> int:
         """How many tasks of this priority are queued."""
-        return sum(lane.counts[rank] for lane in self._lanes.values())
+        return self.totals[rank]
+
+    def may_go_ahead(self, route: Route, rank: int, estimate: float) -> bool:
+        """Whether a task may wait at a worker, without being overtaken by a worse one that another worker starts.
+
+        It may while there is enough of its kind, or nothing worse, to keep the others busy meanwhile.
+        """
+        if len(route.workers) == 1 or not any(self.totals[rank + 1 :]):
+            return True
+        return sum(self.totals[: rank + 1]) > route.enough(estimate)
 
     # ---- pause ---------------------------------------------------------------------------------------------------
 
