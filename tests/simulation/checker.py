@@ -17,7 +17,7 @@ from fastworker.protocol import Ended, Outcome
 from fastworker.tasks import Task
 from fastworker_server.engine import Engine
 from fastworker_server.explain import explain
-from fastworker_server.workers import AHEAD_SECONDS, WorkerRecord
+from fastworker_server.workers import WorkerRecord
 from tests.simulation.ledger import Execution, Violation, short
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Checker:
             if same_lane and other.seq < task.seq and self._is_fresh(other) and self._is_fresh(task):
                 self.fail(f"started {name} before {short(other.id)}, which was first in the lane")
         for other in heads.values():
-            if room_for(engine, other):
+            if free_slot_for(engine, other):
                 self.fail(f"started {name} before {short(other.id)} ({other.name}, {other.rank}), which could run too")
 
     def _is_held(self, engine: Engine, task: Task) -> bool:
@@ -335,14 +335,19 @@ class Checker:
                 if count != right[*lane.key, rank]:
                     self.fail(f"lane {lane.key} counts {count} of rank {rank}, should be {right[*lane.key, rank]}")
 
+    def check_waiters(self) -> None:
+        """All who waited for an end must have been told."""
+        for text in self.ledger.dead_ends():
+            self.fail(f"{text} for ever")
+        self.raise_first()
+
     def check_end(self, engine: Engine) -> None:
         """All faults are over and time has run on: everything must have come to its end."""
         for task in engine.tasks.values():
             why = explain(engine, task, self.simulation.world.now).reason
             self.fail(f"{short(task.id)} ({task.name}) stayed {task.state} for ever: {why}")
-        self._check_workers_known(engine)
-        for text in self.ledger.dead_ends():
-            self.fail(f"{text} for ever")
+        for name in self.missing_workers(engine):
+            self.fail(f"{name} lives and gets no tasks for ever")
         on_disk = self.simulation.disk.tasks()
         for task_id in self.ledger.accepted:
             stored = on_disk.get(task_id)
@@ -353,13 +358,11 @@ class Checker:
             same = task.id in on_disk and _stored(on_disk[task.id]) == _stored(task)
             self.require(same, f"the store has another {short(task.id)} than the engine: {on_disk.get(task.id)} {task}")
 
-
-    def _check_workers_known(self, engine: Engine) -> None:
-        for worker in self.simulation.workers.values():
-            record = engine.workers.get(worker.name)
-            if not worker.dead and not worker.leaving:
-                known = record is not None and record.usable and record.slots == worker.slots
-                self.require(known, f"{worker.name} lives and gets no tasks")
+    def missing_workers(self, engine: Engine) -> list[str]:
+        """Workers that live and get no tasks."""
+        living = [w for w in self.simulation.workers.values() if not w.dead and not w.leaving]
+        records = {worker.name: engine.workers.get(worker.name) for worker in living}
+        return [name for name, record in records.items() if record is None or not record.usable]
 
 
 def _snapshot(task: Task) -> Snapshot:
@@ -385,22 +388,3 @@ def free_slot_for(engine: Engine, task: Task) -> bool:
     """Whether a worker that may get it has a free slot."""
     workers = serving(engine, task.name).values()
     return any(w.connected and not w.silent and len(w.assigned) < w.slots for w in workers)
-
-
-def room_for(engine: Engine, task: Task) -> bool:
-    """Whether a worker has a free slot for it, or so little work ahead that it would get it now."""
-    if free_slot_for(engine, task):
-        return True
-    estimate = engine.catalog.estimate(task.name)
-    if estimate is None:
-        return False
-    return any(
-        worker.usable
-        and len(worker.assigned) < worker.slots + worker.window
-        and _ahead(worker, task.rank) + estimate < AHEAD_SECONDS * worker.slots - SLACK
-        for worker in serving(engine, task.name).values()
-    )
-
-
-def _ahead(worker: WorkerRecord, rank: int) -> float:
-    return sum(task.estimate for task in worker.assigned.values() if task.rank <= rank)

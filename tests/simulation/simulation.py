@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
@@ -109,6 +110,7 @@ class Simulation:
     def run(self) -> Report:
         """Run to the end, or to the first violation."""
         violation = None
+        gc.disable()  # weak references must die at moments that follow from the seed
         with seams(self):
             try:
                 self._play()
@@ -116,6 +118,7 @@ class Simulation:
                 violation = str(broken)
             finally:
                 self._tear_down()
+                gc.enable()
         runs = sum(map(len, self.ledger.executions.values()))
         return Report(
             self.seed, self.world.steps, self.world.now - EPOCH, len(self.ledger.submitted), runs, self.checker.moves,
@@ -142,14 +145,24 @@ class Simulation:
         """No more faults: a worker for every name, nothing paused, and time."""
         self.start_worker(list(NAMES), slots=16)
         self.start_client(behaviour.resume_all)
-        end = self.world.now + PATIENCE
-        while self.world.now < end and not self._is_at_rest():
-            self.world.run(self.world.now + 2.0)
+        self._wait_until(self._is_at_rest)
+        self.checker.check_waiters()
+        for client in self.clients.values():
+            client.kill()  # one that was cut off for long may have woken up and begun something new
+        self._wait_until(lambda: not self.server.control_plane.engine.tasks)
         self.world.run(self.world.now + 1.0)
 
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        end = self.world.now + PATIENCE
+        while self.world.now < end and not condition():
+            self.world.run(self.world.now + 2.0)
+
     def _is_at_rest(self) -> bool:
-        up = self.server.up and not self.server.dead
-        return up and not self.server.control_plane.engine.tasks and not self.ledger.dead_ends()
+        if not self.server.up or self.server.dead:
+            return False
+        engine = self.server.control_plane.engine
+        missing = self.checker.missing_workers(engine)
+        return not engine.tasks and not self.ledger.dead_ends() and not missing
 
     def _after_step(self, process: Process) -> None:
         if process is self.server and self.server.up:
