@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from fastworker.codec import Signature
 from fastworker.context import CurrentTask, enter_task
-from fastworker.errors import FastWorkerError, TaskCancelled, TaskTimeout
+from fastworker.errors import FastWorkerError, TaskCancelled, TaskError, TaskTimeout
 from fastworker.function import AnyTaskFunction
 from fastworker.middleware import Middleware, around_run
 from fastworker.protocol import Order, Outcome, Outcome_
@@ -81,9 +81,11 @@ class Execution:
         """The outcome for what was raised, by the task or by a step."""
         if isinstance(error, Retry):
             return self._outcome("retry", after=error.after)
-        if isinstance(error, TaskTimeout):
+        if isinstance(error, TaskTimeout) and self._is_own(error):
             return self._outcome("timeout", error=describe(error), retryable=self._retryable(error))
-        if isinstance(error, asyncio.CancelledError | TaskCancelled):
+        if isinstance(error, TaskCancelled) and self._is_own(error):
+            return self._outcome("cancelled", error=describe(error))
+        if isinstance(error, asyncio.CancelledError) and self.stopping:
             return self._outcome("cancelled", error=describe(error))
         return self._outcome("failed", error=describe(error), retryable=self._retryable(error))
 
@@ -91,6 +93,10 @@ class Execution:
         """The outcome of an attempt that was stopped before it began."""
         self.begin()
         return self._outcome("cancelled")
+
+    def _is_own(self, end: TaskError) -> bool:
+        """Whether it is the end of this task, and not of another one that this one waited for."""
+        return end.task_id in ("", self.order.id)
 
     def _retryable(self, error: BaseException) -> bool:
         try:
@@ -203,7 +209,7 @@ def _place(error: BaseException) -> str:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename in (__file__, _POOL_FILE)
+    return filename in _OUR_FILES
 
 
-_POOL_FILE: Final = __file__.replace("executor.py", "pool.py")
+_OUR_FILES: Final = (__file__, __file__.replace("executor.py", "pool.py"), around_run.__code__.co_filename)
