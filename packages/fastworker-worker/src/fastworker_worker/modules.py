@@ -58,11 +58,15 @@ def import_modules(names: Sequence[str]) -> None:
             raise ModuleImportError(_report(name, error)) from error
         folder = getattr(module, "__path__", None)
         if folder is not None:
-            import_modules([f"{name}.{path.stem}" for path in _modules_in(folder)])
+            import_modules([f"{name}.{inside}" for inside in _modules_in(folder)])
 
 
-def _modules_in(folders: Sequence[str]) -> list[Path]:
-    return sorted(path for folder in folders for path in Path(folder).glob("*.py") if path.stem.isidentifier())
+def _modules_in(folders: Sequence[str]) -> list[str]:
+    """The modules and packages in a package, but not `__init__`, which is the package, nor `__main__`, which runs."""
+    paths = [path for folder in folders for path in Path(folder).iterdir()]
+    names = {path.stem for path in paths if path.suffix == ".py"}
+    names |= {path.name for path in paths if (path / "__init__.py").is_file()}
+    return sorted(name for name in names if name.isidentifier() and not name.startswith("__"))
 
 
 def _report(name: str, error: BaseException) -> str:
