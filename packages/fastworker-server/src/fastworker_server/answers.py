@@ -18,6 +18,8 @@ from fastworker_server.explain import explain
 from fastworker_server.storage.sqlite import SqliteStore
 
 MOST_LISTED = 1000
+LARGEST_SEQ = 2**63 - 1
+"""What SQLite can compare with."""
 
 
 class Answers:
@@ -85,7 +87,8 @@ class Answers:
     async def _list(self, query: Query) -> list[TaskInfo]:
         await self._store.saved(try_once=True)
         limit = max(1, min(query.limit, MOST_LISTED))
-        tasks = await self._store.list(query.state, query.name, query.queue, limit, query.before)
+        before = None if query.before is None else max(0, min(query.before, LARGEST_SEQ))
+        tasks = await self._store.list(query.state, query.name, query.queue, limit, before)
         return [self._view(self._engine.tasks.get(task.id, task)) for task in tasks]
 
     def _stats(self) -> Stats:
