@@ -69,7 +69,12 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
 
 def moment(seconds: float | None) -> str | None:
     """A time as local date and time."""
-    return None if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):  # no calendar reaches that far, but a delay may
+        return f"{seconds:g}"
 
 
 def set_up_logging(level: str) -> None:
