@@ -1,0 +1,258 @@
+"""The control plane's end of all sessions: which connection carries which peer, and what is to be sent to whom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Final, Protocol
+
+from fastworker.protocol import (
+    PROTOCOL_VERSION,
+    Batch,
+    Frame,
+    Hello,
+    MalformedFrame,
+    Message,
+    RefusalCode,
+    Refused,
+    decode,
+    encode,
+)
+from fastworker.release import RELEASE
+from fastworker.session import NEVER, Session
+from fastworker.transport import Listener, PipeId
+from fastworker_server.workers import WorkerRecord
+
+logger = logging.getLogger("fastworker.sessions")
+
+SESSION_KEPT: Final = 60.0
+"""Seconds that the session of a disconnected peer waits for it."""
+AFTER_GOODBYE: Final = 1.0
+"""Seconds that a session lives on after a goodbye, so that the peer still gets the acknowledgement."""
+MOST_WAITING: Final = 2000
+"""Messages that may wait for a peer that does not read; then its session ends, and it has to introduce itself again."""
+
+
+class Peer:
+    """One client or worker."""
+
+    __slots__ = ("forget_timer", "hello", "pipe", "session", "tick_due", "tick_timer", "worker")
+
+    def __init__(self, session: Session, pipe: PipeId, hello: Hello) -> None:
+        self.session = session
+        self.pipe: PipeId | None = pipe
+        self.hello = hello
+        self.worker: WorkerRecord | None = None
+        self.tick_timer: asyncio.TimerHandle | None = None
+        self.tick_due = NEVER
+        self.forget_timer: asyncio.TimerHandle | None = None
+
+
+class Receiver(Protocol):
+    """Who is told what the peers say and do."""
+
+    def received(self, peer: Peer, message: Message) -> None:
+        """A message, in order and once."""
+
+    def disconnected(self, peer: Peer) -> None:
+        """The connection broke; the session waits."""
+
+    def reconnected(self, peer: Peer) -> None:
+        """The session goes on over another connection."""
+
+    def forgotten(self, peer: Peer) -> None:
+        """The session is over."""
+
+    def is_given_up(self, peer: Peer) -> bool:
+        """Whether the peer came back too late, and is to introduce itself again."""
+
+    def turn_ended(self) -> None:
+        """All messages that came together have been received."""
+
+
+class Sessions:
+    """All sessions of a control plane."""
+
+    def __init__(self, listener: Listener, receiver: Receiver) -> None:
+        self._listener = listener
+        self._receiver = receiver
+        self._loop = asyncio.get_running_loop()
+        self._by_id: dict[str, Peer] = {}
+        self._by_pipe: dict[PipeId, Peer] = {}
+        self._by_worker: dict[str, Peer] = {}
+        self._talking: dict[Peer, None] = {}  # in the order in which they were spoken to
+        self._garbage_from: set[PipeId] = set()
+
+    def open(self) -> None:
+        """Start to take messages in."""
+        self._listener.open(self._received, self._connected, self._disconnected, self._receiver.turn_ended)
+
+    def close(self) -> None:
+        """Stop all timers."""
+        for peer in self._by_id.values():
+            cancel_timer(peer.tick_timer)
+            cancel_timer(peer.forget_timer)
+
+    def worker(self, name: str) -> Peer | None:
+        """The session of a worker."""
+        return self._by_worker.get(name)
+
+    # ---- connections ---------------------------------------------------------------------------------------------
+
+    def _connected(self, pipe: PipeId) -> None:
+        uid = self._listener.peer_uid(pipe)
+        if uid is not None and uid not in (0, os.getuid()):
+            logger.warning("refused a connection of user %d to this user's socket", uid)
+            self._listener.disconnect(pipe)
+
+    def _disconnected(self, pipe: PipeId) -> None:
+        self._garbage_from.discard(pipe)
+        peer = self._by_pipe.pop(pipe, None)
+        if peer is None or peer.pipe != pipe:
+            return
+        peer.pipe = None
+        peer.forget_timer = self._loop.call_later(SESSION_KEPT, self.forget, peer)
+        self._receiver.disconnected(peer)
+
+    def _rebind(self, peer: Peer, pipe: PipeId) -> None:
+        if peer.pipe is not None:
+            self._by_pipe.pop(peer.pipe, None)
+        peer.pipe = pipe
+        self._by_pipe[pipe] = peer
+        cancel_timer(peer.forget_timer)
+        peer.session.reconnected(self._loop.time())
+        self._receiver.reconnected(peer)
+
+    def end(self, peer: Peer) -> None:
+        """The peer has said goodbye."""
+        cancel_timer(peer.forget_timer)
+        peer.forget_timer = self._loop.call_later(AFTER_GOODBYE, self.forget, peer)
+
+    def forget(self, peer: Peer) -> None:
+        """End a session: what the peer says in it from now on is refused."""
+        self._by_id.pop(peer.session.id, None)
+        if peer.pipe is not None:
+            self._by_pipe.pop(peer.pipe, None)
+        if self._by_worker.get(peer.hello.name) is peer:
+            del self._by_worker[peer.hello.name]
+        cancel_timer(peer.tick_timer)
+        cancel_timer(peer.forget_timer)
+        peer.pipe = None
+        self._receiver.forgotten(peer)
+
+    # ---- in ------------------------------------------------------------------------------------------------------
+
+    def _received(self, pipe: PipeId, body: bytes) -> None:
+        try:
+            frame = decode(body)
+        except MalformedFrame as error:
+            self._complain(pipe, error)
+            return
+        peer = self._by_id.get(frame.session)
+        if peer is not None and self._receiver.is_given_up(peer):
+            self.forget(peer)
+            peer = None
+        peer = peer or self._greet(pipe, frame)
+        if peer is None:
+            return
+        if peer.pipe != pipe:
+            self._rebind(peer, pipe)
+        for message in peer.session.receive(frame, self._loop.time()):
+            self._receiver.received(peer, message)
+        self._set_tick(peer)
+
+    def _complain(self, pipe: PipeId, error: MalformedFrame) -> None:
+        if pipe not in self._garbage_from:
+            self._garbage_from.add(pipe)
+            logger.warning("a peer sends what can't be read as a frame: %s", error)
+        self._refuse(pipe, "", "malformed", f"the frame can't be read: {error}")
+
+    def _greet(self, pipe: PipeId, frame: Frame) -> Peer | None:
+        """A frame of a session that we don't have: a new one if it begins with a proper `Hello`, else it is refused."""
+        hello = frame.items[0] if frame.seq == 1 and frame.items else None
+        if not isinstance(hello, Hello):
+            self._refuse(pipe, frame.session, "unknown-session", "introduce yourself with Hello")
+            return None
+        if hello.version != PROTOCOL_VERSION:
+            self._refuse(pipe, frame.session, "version", _mismatch(hello))
+            return None
+        other = self._by_worker.get(hello.name) if hello.role == "worker" else None
+        if other is not None and other.pipe is not None and _process(other.hello) != _process(hello):
+            self._refuse(pipe, frame.session, "duplicate-worker", f"another worker is called {hello.name!r}")
+            return None
+        if other is not None:
+            self.forget(other)
+        peer = Peer(Session(frame.session), pipe, hello)
+        self._by_id[frame.session] = self._by_pipe[pipe] = peer
+        if hello.role == "worker":
+            self._by_worker[hello.name] = peer
+        return peer
+
+    def _refuse(self, pipe: PipeId, session: str, code: RefusalCode, message: str) -> None:
+        self._listener.send(pipe, encode(Frame(session, 0, 0, [Refused(code, message)])))
+
+    # ---- out -----------------------------------------------------------------------------------------------------
+
+    def say(self, peer: Peer, message: Message, size: int = 64) -> None:
+        """Queue a message; it goes out with the next `flush`."""
+        peer.session.post(message, size)
+        self._talking[peer] = None
+
+    def say_item(self, peer: Peer, batch: type[Batch], item: object, size: int = 64) -> None:
+        """Queue one item of a batch message, likewise."""
+        peer.session.post_item(batch, item, size)
+        self._talking[peer] = None
+
+    def say_without_hurry(self, peer: Peer, message: Message) -> None:
+        """Queue a message that can wait for something to ride on."""
+        peer.session.post_without_hurry(message, self._loop.time())
+        self._set_tick(peer)
+
+    def flush(self) -> None:
+        """Send what was said."""
+        talking, self._talking = self._talking, {}
+        for peer in talking:
+            self._flush_peer(peer)
+
+    def _flush_peer(self, peer: Peer) -> None:
+        if peer.session.backlog > MOST_WAITING:
+            logger.warning("%s does not read what it asked for: its session ends", peer.hello.name)
+            self.forget(peer)
+        if peer.pipe is None:
+            return
+        now = self._loop.time()
+        for body in peer.session.outgoing(now):
+            if not self._listener.send(peer.pipe, body):
+                peer.session.not_sent(now)
+                break
+        self._set_tick(peer)
+
+    def _set_tick(self, peer: Peer) -> None:
+        due = peer.session.due()
+        if due != peer.tick_due:
+            cancel_timer(peer.tick_timer)
+            peer.tick_due = due
+            peer.tick_timer = None if due == NEVER else self._loop.call_at(due, self._tick, peer)
+
+    def _tick(self, peer: Peer) -> None:
+        peer.tick_due = NEVER
+        peer.session.tick(self._loop.time())
+        self._flush_peer(peer)
+
+
+def _process(hello: Hello) -> tuple[str, int]:
+    return hello.host, hello.pid
+
+
+def _mismatch(hello: Hello) -> str:
+    return (
+        f"this control plane ({RELEASE}) speaks protocol {PROTOCOL_VERSION}, {hello.name} "
+        f"({hello.release or 'unknown release'}) speaks {hello.version}: use the same release on both"
+    )
+
+
+def cancel_timer(timer: asyncio.TimerHandle | None) -> None:
+    """Cancel a timer if there is one."""
+    if timer is not None:
+        timer.cancel()
