@@ -122,6 +122,7 @@ class Sessions:
         self._by_pipe[pipe] = peer
         cancel_timer(peer.forget_timer)
         peer.session.reconnected(self._loop.time())
+        self._talking[peer] = None  # what is not acknowledged goes out again
         self._receiver.reconnected(peer)
 
     def end(self, peer: Peer) -> None:
@@ -160,6 +161,8 @@ class Sessions:
             self._rebind(peer, pipe)
         for message in peer.session.receive(frame, self._loop.time()):
             self._receiver.received(peer, message)
+        if peer.session.backlog:  # an acknowledgement may have opened the window
+            self._talking[peer] = None
         self._set_tick(peer)
 
     def _complain(self, pipe: PipeId, error: MalformedFrame) -> None:
