@@ -275,6 +275,9 @@ class Peers:
                 self._sessions.say(peer, Answer(request, await answer), ANSWER_BYTES)
             except StoreError as error:
                 self._sessions.say(peer, Refused("failed", str(error), request))
+            except Exception as error:  # whatever it is, nobody is to wait for an answer for ever
+                logger.exception("request %d of %s could not be answered", request, peer.hello.name)
+                self._sessions.say(peer, Refused("failed", f"the control plane could not answer: {error}", request))
 
         self._spawn(run())
 
