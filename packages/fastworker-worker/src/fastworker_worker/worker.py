@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fastworker.connection import Connection
@@ -34,6 +34,7 @@ from fastworker.protocol import (
     Welcome,
 )
 from fastworker.release import RELEASE
+from fastworker.session import FRAME_BYTES
 from fastworker_worker.executor import Execution
 from fastworker_worker.pool import Pool
 
@@ -187,13 +188,16 @@ class Worker:
 
     def _report(self, outcomes: Sequence[Outcome]) -> None:
         """Report outcomes, and keep them until they are recorded."""
-        self._outcomes_sent += 1
-        batch = Outcomes(self._outcomes_sent, list(outcomes))
-        self._unrecorded[batch.number] = batch
+        batches = []
+        for part in _parts(outcomes):
+            self._outcomes_sent += 1
+            batches.append(Outcomes(self._outcomes_sent, part))
+        self._unrecorded.update((batch.number, batch) for batch in batches)
         if not self._welcome:
-            return  # it goes with the others as soon as the session has begun
+            return  # they go with the others as soon as the session has begun
         self._say_notes()
-        self._connection.post(batch, _size(outcomes))
+        for batch in batches:
+            self._connection.post(batch, _size(batch.items))
         self._connection.flush()
 
     def _hand_back(self, tokens: Sequence[Token]) -> None:
@@ -236,6 +240,23 @@ def _size(outcomes: Sequence[Outcome]) -> int:
     payloads = sum(len(outcome.result or "") for outcome in outcomes)
     tracebacks = sum(len(outcome.error.traceback) for outcome in outcomes if outcome.error is not None)
     return payloads + tracebacks + 120 * len(outcomes)
+
+
+def _parts(outcomes: Sequence[Outcome]) -> Iterator[list[Outcome]]:
+    """The outcomes in parts of which each fits a frame; a large one goes alone."""
+    if _size(outcomes) <= FRAME_BYTES:
+        yield list(outcomes)
+        return
+    part: list[Outcome] = []
+    size = 0
+    for outcome in outcomes:
+        size += _size([outcome])
+        if part and size > FRAME_BYTES:
+            yield part
+            part, size = [], _size([outcome])
+        part.append(outcome)
+    if part:
+        yield part
 
 
 async def _becomes_true(condition: Callable[[], bool], timeout: float) -> bool:
