@@ -47,6 +47,7 @@ from fastworker.protocol import (
 from fastworker.release import RELEASE
 from fastworker.settings import load_settings
 from fastworker.tasks import Definition, Priority, TaskInfo, new_task_id
+from fastworker.transport import why_unreachable
 from fastworker.views import Explanation, LaneView, Stats, WorkerView
 
 CancelAnswer = Literal["was_queued", "interrupted", "asked", "killed", "already_done", "not_found"]
@@ -142,8 +143,8 @@ class Client:
                 _started[self._loop] = self
                 return self
             except TimeoutError:
-                hint = " (or its key is another one)" if url.startswith("tls+tcp") else ""
-                tried.append(f"  {url} ({source}): no answer within {self._settings.connect_timeout:g} s{hint}")
+                why = await why_unreachable(url, key_for(url, self._settings, self._key))
+                tried.append(f"  {url} ({source}): {why}, for {self._settings.connect_timeout:g} s")
         raise NoControlPlane("\n".join(["no control plane was found; tried:", *tried, "Start one: fastworker start"]))
 
     async def _connect(self, url: str) -> Connection:

@@ -219,17 +219,36 @@ class Dialer(_Socket):
 
     def dial(self, url: str, key: bytes | None = None) -> None:
         """Start to connect in the background; call after `open`. Safe to call for one address only."""
+        _check(url, _lib.nng_dialer_start(self._dialer(url, key), _lib.NNG_FLAG_NONBLOCK))
+
+    async def dial_once(self, url: str, key: bytes | None, timeout: float) -> str:
+        """Dial once, and close; what came of it in a few words. NNG says that only to those who wait for it."""
+        dialing = self._loop.run_in_executor(None, _lib.nng_dialer_start, self._dialer(url, key), 0)
+        await asyncio.wait([dialing], timeout=timeout)
+        self.close()  # ends the wait, if it goes on
+        return _WHY_NOT.get(await dialing, "no answer")
+
+    def _dialer(self, url: str, key: bytes | None) -> Any:
         dialer = _ffi.new("nng_dialer *")
         _check(url, _lib.nng_dialer_create(dialer, self._socket.socket, url.encode()))
         _check(url, _lib.nng_dialer_set_size(dialer[0], b"recv-size-max", self.max_bytes + HEADER_BYTES))
         if key is not None:
             config = _psk(pynng.TLSConfig.MODE_CLIENT, key)
             _check(url, _lib.nng_dialer_set_ptr(dialer[0], b"tls-config", config._tls_config))
-        _check(url, _lib.nng_dialer_start(dialer[0], _lib.NNG_FLAG_NONBLOCK))
+        return dialer[0]
 
     def send(self, body: bytes) -> bool:
         """Send to the control plane; False if NNG can't take it now."""
         return self._send((REQUEST_ID,), body)
+
+
+_WHY_NOT: Final = {
+    0: "something listens there, but it does not answer",
+    _lib.NNG_ECONNREFUSED: "nobody listens there",
+    _lib.NNG_ENOENT: "nobody listens there",
+    _lib.NNG_ECRYPTO: "refused: the cluster keys differ",
+    _lib.NNG_EPEERAUTH: "refused: the cluster keys differ",
+}
 
 
 def _psk(mode: int, key: bytes) -> Any:
@@ -247,6 +266,11 @@ def _check(url: str, code: int) -> None:
     if code in (_lib.NNG_EADDRINVAL, _lib.NNG_ENOTSUP, _lib.NNG_EINVAL):
         raise ConfigurationError(f"{url!r} is not an address: use ipc:///path, tcp://host:port or tls+tcp://host:port")
     raise ConnectionFailed(f"{url}: {_ffi.string(_lib.nng_strerror(code)).decode()}")
+
+
+async def why_unreachable(url: str, key: bytes | None, timeout: float = 1.0) -> str:
+    """Why nobody welcomes us at an address, as far as can be found out."""
+    return await Dialer(asyncio.get_running_loop()).dial_once(url, key, timeout)
 
 
 def _ignore_message(pipe: PipeId, body: bytes) -> None:

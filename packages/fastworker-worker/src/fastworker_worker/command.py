@@ -16,6 +16,7 @@ from fastworker.addresses import candidates, key_for
 from fastworker.cli.output import LogLevel, Url, set_up_logging
 from fastworker.function import registry
 from fastworker.settings import Settings, load_settings
+from fastworker.transport import why_unreachable
 from fastworker_worker.modules import import_modules, task_modules
 from fastworker_worker.worker import Worker
 
@@ -66,10 +67,11 @@ def start(
 async def serve(settings: Settings, url: str | None, name: str | None, *, own: bool) -> None:
     """Run a worker until a signal ends it, or, for the control plane's own, the control plane's end."""
     address, source = candidates(url, settings)[0]
-    worker = Worker(address, key_for(address, settings), slots=settings.concurrency, own=own, name=name)
+    key = key_for(address, settings)
+    worker = Worker(address, key, slots=settings.concurrency, own=own, name=name)
     stop = asyncio.Event()
     _on_signals(stop)
-    if not await _connect(worker, address, source, stop):
+    if not await _connect(worker, address, key, source, stop):
         return
     orphaned = _watch_parent(stop) if own else None
     await stop.wait()
@@ -77,7 +79,7 @@ async def serve(settings: Settings, url: str | None, name: str | None, *, own: b
     await worker.drain(settings.grace, deliver)
 
 
-async def _connect(worker: Worker, address: str, source: str, stop: asyncio.Event) -> bool:
+async def _connect(worker: Worker, address: str, key: bytes | None, source: str, stop: asyncio.Event) -> bool:
     """Connect, however long that takes; False if a signal came first."""
     connecting = asyncio.ensure_future(worker.start())
     stopping = asyncio.ensure_future(stop.wait())
@@ -87,7 +89,10 @@ async def _connect(worker: Worker, address: str, source: str, stop: asyncio.Even
             connecting.cancel()
             return False
         if not connecting.done():
-            logger.warning("no control plane yet at %s (%s); start one: fastworker start. Trying on", address, source)
+            why = await why_unreachable(address, key)
+            logger.warning(
+                "no control plane yet at %s (%s): %s; start one: fastworker start. Trying on", address, source, why
+            )
     stopping.cancel()
     await connecting
     return True
