@@ -16,6 +16,8 @@ from tests.support.playground import Playground
 RUN_PROGRAM = str(Path(__file__).with_name("run_program.py"))
 GO_ON = ("fastworker start", "fastworker worker start", "fastworker control-plane", "fastworker subworker", "uvicorn ")
 """Commands that go on: they are started in the background."""
+RUN = [page for page in PAGES if page.name != "evidence.md"]
+"""Its commands are the long tests and the benchmarks themselves: hours."""
 READY = (" is ready: ", "Application startup complete", "recovered ")
 
 
@@ -134,12 +136,12 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 @pytest.mark.integration
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_every_block_of_the_page_runs(page: Path, reader: Reader) -> None:
     reader.read(page)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_a_block_that_is_not_run_says_why(page: Path) -> None:
     for block in blocks(page):
         assert block.language in ("python", "console", "json", "mermaid", "toml", "ini", "text"), (
