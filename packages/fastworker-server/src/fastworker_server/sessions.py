@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from typing import Final, Protocol
 
 from fastworker.protocol import (
@@ -30,6 +31,8 @@ SESSION_KEPT: Final = 60.0
 """Seconds that the session of a disconnected peer waits for it."""
 AFTER_GOODBYE: Final = 1.0
 """Seconds that a session lives on after a goodbye, so that the peer still gets the acknowledgement."""
+PIPES_REMEMBERED: Final = 1000
+"""Connections that are gone, and of which messages may still come up."""
 MOST_WAITING: Final = 2000
 """Messages that may wait for a peer that does not read; then its session ends, and it has to introduce itself again."""
 
@@ -83,6 +86,7 @@ class Sessions:
         self._by_worker: dict[str, Peer] = {}
         self._talking: dict[Peer, None] = {}  # in the order in which they were spoken to
         self._garbage_from: set[PipeId] = set()
+        self._gone: deque[PipeId] = deque(maxlen=PIPES_REMEMBERED)
 
     def open(self) -> None:
         """Start to take messages in."""
@@ -108,6 +112,7 @@ class Sessions:
 
     def _disconnected(self, pipe: PipeId) -> None:
         self._garbage_from.discard(pipe)
+        self._gone.append(pipe)
         peer = self._by_pipe.pop(pipe, None)
         if peer is None or peer.pipe != pipe:
             return
@@ -157,7 +162,7 @@ class Sessions:
         peer = peer or self._greet(pipe, frame)
         if peer is None:
             return
-        if peer.pipe != pipe:
+        if peer.pipe != pipe and pipe not in self._gone:
             self._rebind(peer, pipe)
         for message in peer.session.receive(frame, self._loop.time()):
             self._receiver.received(peer, message)
@@ -173,6 +178,8 @@ class Sessions:
 
     def _greet(self, pipe: PipeId, frame: Frame) -> Peer | None:
         """A frame of a session that we don't have: a new one if it begins with a proper `Hello`, else it is refused."""
+        if pipe in self._gone:
+            return None  # said with its last breath
         hello = frame.items[0] if frame.seq == 1 and frame.items else None
         if not isinstance(hello, Hello):
             self._refuse(pipe, frame.session, "unknown-session", "introduce yourself with Hello")
