@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Protocol, Unpack, cast, overload
 
 from fastworker.codec import Signature
 from fastworker.errors import ConfigurationError, DuplicateTask, TaskDefinitionError
@@ -83,12 +83,13 @@ class TaskFunction[**P, C, R]:
         submission = self.submission(args, kwargs)
         return await on_current_client(lambda client: client.submit_function(self, submission))
 
-    async def map(self, items: Iterable[Any]) -> list[TaskHandle[R]]:
-        """Queue one task per item, with the item as only argument, in one request."""
+    async def map[T](self: Callable[Concatenate[T, ...], Any], items: Iterable[T]) -> list[TaskHandle[R]]:
+        """Queue one task per item, with the item as first argument, in one request."""
         from fastworker.client import on_current_client
 
-        submissions = [self.submission((item,), {}) for item in items]
-        return await on_current_client(lambda client: client.submit_functions(self, submissions))
+        function = cast("TaskFunction[..., Any, R]", self)
+        submissions = [function.submission((item,), {}) for item in items]
+        return await on_current_client(lambda client: client.submit_functions(function, submissions))
 
     def submit_sync(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """`submit` for blocking code."""
@@ -97,12 +98,13 @@ class TaskFunction[**P, C, R]:
         _refuse_in_event_loop(f"{self.name}.submit_sync()", f"await {self.name}.submit()")
         return wait_for(self.submit(*args, **kwargs))
 
-    def map_sync(self, items: Iterable[Any]) -> list[TaskHandle[R]]:
+    def map_sync[T](self: Callable[Concatenate[T, ...], Any], items: Iterable[T]) -> list[TaskHandle[R]]:
         """`map` for blocking code."""
         from fastworker.blocking import wait_for
 
-        _refuse_in_event_loop(f"{self.name}.map_sync()", f"await {self.name}.map()")
-        return wait_for(self.map(items))
+        function = cast("TaskFunction[..., Any, R]", self)
+        _refuse_in_event_loop(f"{function.name}.map_sync()", f"await {function.name}.map()")
+        return wait_for(function.map(items))
 
     delay = submit
     send = submit_sync
