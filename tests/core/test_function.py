@@ -285,12 +285,12 @@ async def test_wrong_arguments_are_refused_before_anything_is_connected() -> Non
     with pytest.raises(InvalidArguments, match="n: Field required"):
         _ = await work.submit()  # type: ignore[call-arg]
     with pytest.raises(InvalidArguments, match="n: Input should be a valid integer"):
-        await work.map([1, "x"])  # type: ignore[list-item, unused-ignore]
+        await work.map([1, "x"])  # type: ignore[list-item]
 
 
 async def test_blocking_calls_inside_an_event_loop_say_what_to_write_instead() -> None:
     @task
-    def work() -> None: ...
+    def work(n: int = 0) -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"use `await work\.submit\(\)`"):
         _ = work.submit_sync()
