@@ -16,7 +16,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "/chaos/" in f"/{item.nodeid}":
             item.add_marker(pytest.mark.chaos)
-            item.add_marker(pytest.mark.timeout(3600 + 60 * rounds if config.getoption("--full") else 180 + 30 * rounds))
+            item.add_marker(
+                pytest.mark.timeout(3600 + 60 * rounds if config.getoption("--full") else 180 + 30 * rounds)
+            )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -39,7 +39,8 @@ def test_an_idle_cluster_uses_less_than_one_percent_of_a_core(cluster: Cluster, 
     time.sleep(60 if full else 20)
     used, seconds = processor_seconds(programs) - before, time.monotonic() - began
     figures(
-        "idle", f"control plane, own worker and subworker, one client connected: {used / seconds:.2%} of a core, {seconds:.0f} s"
+        "idle",
+        f"control plane, own worker, subworker, one client connected: {used / seconds:.2%} of a core, {seconds:.0f} s",
     )
     assert client.alive
     assert used / seconds < MOST

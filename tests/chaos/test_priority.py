@@ -8,12 +8,12 @@ import time
 from fastworker import Priority
 from tests.chaos.conftest import Figures
 from tests.support.cluster import Cluster
-from tests.support.waiting import until
 
 LONGEST_OVERTAKING = 0.050
 """Seconds for which a task may have been queued while a worse one is started."""
 TOGETHER = 0.010
 """Two tasks that are sent to two workers at once don't start in the same microsecond: this close counts as together."""
+MOST_QUEUED = 400
 RANKS = {priority.value: rank for rank, priority in enumerate(Priority)}
 
 
@@ -23,7 +23,7 @@ def test_a_critical_task_starts_next(cluster: Cluster, figures: Figures, rounds:
     for n in range(rounds):
         before = len(cluster.journal.events("start"))
         blocker = client.delay("nap", 0.7, "blocker")
-        until(lambda count=before: len(cluster.journal.events("start")) == count + 1, what="the blocker's start")
+        cluster.await_starts(before + 1)
         normal = client.submit_many("work", [(f"normal {n} {i}",) for i in range(100)])
         critical = client.submit("work", [f"critical {n}"], priority="critical")
         for task_id in [blocker, critical, *normal]:
@@ -65,7 +65,7 @@ def test_no_task_overtakes_a_better_one_under_load(cluster: Cluster, figures: Fi
         priority = chance.choice(list(Priority))
         calls = [(chance.choice((0.0, 0.002, 0.01, 0.03)), len(ids) + i) for i in range(chance.randint(1, 60))]
         ids += client.submit_many("nap", calls, priority=priority)
-        until(lambda: len(ids) - cluster.journal.count("end") < 400, 60, "room in the queue")
+        cluster.await_ends(len(ids) - MOST_QUEUED)
     for task_id in ids:
         client.result(task_id, 60)
     seconds = time.monotonic() - began
@@ -79,9 +79,9 @@ def test_no_task_overtakes_a_better_one_under_load(cluster: Cluster, figures: Fi
     lead = max((delay for waited, delay in overtaken if waited > LONGEST_OVERTAKING), default=0.0)
     figures(
         "strict priority, mixed load",
-        f"{len(ids)} tasks of 4 priorities on two workers of 4 slots in {seconds:.1f} s; overtaken tasks had been queued for "
-        f"at most {worst * 1000:.1f} ms; of those queued for more than 50 ms none started more than {lead * 1000:.1f} ms "
-        "after a worse one",
+        f"{len(ids)} tasks of 4 priorities, two workers of 4 slots, {seconds:.1f} s; overtaken tasks had been queued "
+        f"for at most {worst * 1000:.1f} ms; of those queued for more than 50 ms none started more than "
+        f"{lead * 1000:.1f} ms after a worse one",
     )
     assert len(started) == len(ids)
     assert worst <= LONGEST_OVERTAKING

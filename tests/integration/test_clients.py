@@ -11,9 +11,9 @@ from tests.support.cluster import Cluster, Finished, free_port
 from tests.support.waiting import until
 
 
-def prints(cluster: Cluster, text: str, expected: str, **environment: str) -> None:
+def prints(cluster: Cluster, text: str, expected: str) -> None:
     """Run the program and compare all that it says."""
-    done: Finished = cluster.script(text, **environment)
+    done: Finished = cluster.script(text)
     assert (done.out, done.err, done.code) == (expected, "", 0)
 
 
@@ -240,8 +240,11 @@ def test_tls_with_a_wrong_key_is_refused(cluster: Cluster) -> None:
     assert done.code == 4
     assert done.seconds < 10
     assert address in done.err
-    assert "key" in done.err
+    assert "refused: the cluster keys differ" in done.err
     assert "Traceback" not in done.err
+    worker = cluster.program("stranger", "worker", "start", "--url", address, FASTWORKER_KEY=secrets.token_hex(32))
+    until(lambda: "refused: the cluster keys differ" in worker.log, 20, "the worker's warning")
+    assert worker.terminate() == 0
     assert control_plane.alive
     assert cluster.run("submit", "add", "--args", "[1, 2]", "--url", address).out == "3\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -36,7 +37,7 @@ def test_retries_wait_longer_each_time_and_end(running: Cluster) -> None:
         running.client.result(task_id, 20)
     assert "in always_fails" in caught.value.remote_traceback
     times = [event.at for event in starts(running, task_id)]
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(waits) == 3
     for wait, least in zip(waits, (0.2, 0.4, 0.8), strict=True):
         assert least <= wait < least + 1.0

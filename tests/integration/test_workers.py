@@ -59,7 +59,8 @@ def test_the_own_worker_works_only_while_no_other_does(cluster: Cluster) -> None
 
 
 def test_the_own_worker_takes_what_the_subworker_does_not_know(cluster: Cluster) -> None:
-    (cluster.folder / "other.py").write_text("from fastworker import task\n\n@task\ndef other() -> int:\n    return 1\n")
+    module = "from fastworker import task\n\n@task\ndef other() -> int:\n    return 1\n"
+    (cluster.folder / "other.py").write_text(module)
     control_plane = cluster.start("tasks")
     cluster.worker("other")
     [own] = [child.pid for child in control_plane.children()]

@@ -125,12 +125,16 @@ class Cluster:
         words = ["start", *options, "--listen", listen or self.url]
         program = self.program("control-plane", *words, **environment)
         if wait:
-            until(lambda: "FastWorker control plane" in program.log or not program.alive, LONGEST_START, "the start")
-            assert program.alive, f"the control plane ended at once:\n{program.log}"
+            self.await_listening(program)
             own = int(options[options.index("--processes") + 1]) if "--processes" in options else 1
             if listen is None:
                 until(lambda: self.own_workers() >= own, LONGEST_START, "own workers")
         return program
+
+    def await_listening(self, program: Program) -> None:
+        """Wait until a control plane listens."""
+        until(lambda: "FastWorker control plane" in program.log or not program.alive, LONGEST_START, "the start")
+        assert program.alive, f"the control plane ended at once:\n{program.log}"
 
     def worker(self, *options: str, name: str = "worker", wait: bool = True, **environment: str) -> Program:
         """`fastworker worker start`; returns when it has joined."""
@@ -183,6 +187,18 @@ class Cluster:
         if not self._clients:
             self._clients.append(BlockingClient(self.url, connect_timeout=10).start())
         return self._clients[0]
+
+    def await_starts(self, count: int, deadline: float = 60.0) -> None:
+        """Wait until the journal has so many starts."""
+        until(lambda: self.journal.count("start") >= count, deadline, f"{count} starts")
+
+    def await_ends(self, count: int, deadline: float = 60.0) -> None:
+        """Wait until the journal has so many ends."""
+        until(lambda: self.journal.count("end") >= count, deadline, f"{count} ends")
+
+    def await_own_worker(self, deadline: float = 60.0) -> None:
+        """Wait until an own worker is connected."""
+        until(lambda: self.own_workers() == 1, deadline, "the own worker")
 
     def own_workers(self) -> int:
         """How many own workers of the control plane are connected."""
