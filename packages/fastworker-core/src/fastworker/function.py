@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Protocol, Unpack, cast, over
 
 from fastworker.codec import Signature
 from fastworker.errors import ConfigurationError, DuplicateTask, TaskDefinitionError
-from fastworker.options import DefinitionOptions, SubmitOptions, make_options
+from fastworker.options import DefinitionOptions, SubmitOptions, check_names, make_options
 from fastworker.protocol import Submission
 from fastworker.tasks import UNSAID, Definition, Options, new_task_id
 
@@ -41,6 +41,8 @@ class TaskFunction[**P, C, R]:
         self.give_up_on = give_up_on
         self.is_async = inspect.iscoroutinefunction(function)
         functools.update_wrapper(self, function)
+        if self.is_async:
+            inspect.markcoroutinefunction(self)  # frameworks ask before they call
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
         return self.function(*args, **kwargs)
@@ -229,6 +231,7 @@ def task(
     def decorate(target: Callable[..., Any]) -> AnyTaskFunction:
         _check_definition(target)
         task_name = name or target.__name__
+        check_names(task_name, options, DefinitionOptions.__annotations__)
         made = AnyTaskFunction(
             target, task_name, make_options(task_name, **options), _errors(retry_on), _errors(give_up_on)
         )

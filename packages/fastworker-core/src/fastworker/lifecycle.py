@@ -1,7 +1,7 @@
 """All states of a task, and every move between them.
 
 This table is the only place that says which move leads where, and `move` the only code that writes a task's
-state. The picture in `docs/how-it-works.md` is drawn from it by `python -m fastworker.lifecycle`.
+state. The picture in `docs/how-it-works.md` is drawn from it by `picture`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,3 @@ def picture() -> str:
     lines = [f"    {'[*]' if start == State.NEW else start} --> {end}: {what}" for start, end, what in arrows]
     ends = [f"    {state} --> [*]" for state in sorted(TERMINAL)]
     return "\n".join(["stateDiagram-v2", *lines, *ends])
-
-
-if __name__ == "__main__":
-    print(picture())

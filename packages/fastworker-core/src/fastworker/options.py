@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
@@ -36,6 +36,17 @@ class SubmitOptions(DefinitionOptions, total=False):
     eta: datetime | float
 
 
+def check_names(owner: str, said: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that don't exist.
+
+    Raises:
+        ConfigurationError: names those that do.
+    """
+    for name in said:
+        if name not in known:
+            raise ConfigurationError(f"{owner}: there is no option {name!r}; there are {', '.join(known)}")
+
+
 def make_options(owner: str, **said: Unpack[SubmitOptions]) -> Options:
     """The options that were said; `owner` is named in errors.
 
@@ -55,10 +66,9 @@ def make_options(owner: str, **said: Unpack[SubmitOptions]) -> Options:
         "acks": _acks,
         "tags": _tags,
     }
+    check_names(owner, said, checks)
     options: dict[str, Any] = {}
     for name, value in said.items():
-        if name not in checks:
-            raise ConfigurationError(f"{owner}: there is no option {name!r}; there are {', '.join(checks)}")
         if value is None:
             continue
         try:

@@ -177,8 +177,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """What the outside may know of one task. Times are seconds since 1970 (UTC)."""
+    """What the outside may know of one task. Times are seconds since 1970 (UTC).
 
+    Attributes:
+        seq: its number in the order of submissions, by which lists are paged.
+    """
+
+    seq: int
     id: str
     name: str
     state: State
@@ -205,6 +210,7 @@ class TaskInfo:
     def of(cls, task: Task) -> TaskInfo:
         """What may be known of the engine's record."""
         return cls(
+            seq=task.seq,
             id=task.id,
             name=task.name,
             state=task.state,

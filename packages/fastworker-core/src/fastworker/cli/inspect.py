@@ -75,6 +75,7 @@ def list_tasks(
     name: Annotated[str | None, typer.Option(help="Only tasks of this name.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only tasks of this queue.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 20,
+    before: Annotated[int | None, typer.Option(help="Only tasks with a smaller number: the next page.")] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,15 +83,15 @@ def list_tasks(
     if state is not None and state not in list(State):
         raise ConfigurationError(f"--state {state!r}: use one of {', '.join(s for s in State if s is not State.NEW)}")
     with connect(url) as client:
-        tasks = client.list(state=state, name=name, queue=queue, limit=limit)
+        tasks = client.list(state=state, name=name, queue=queue, limit=limit, before=before)
     if as_json:
         print_json(tasks)
         return
     rows = [
-        (task.id, task.name, task.state, task.priority, task.attempt, moment(task.submitted_at), task.worker)
+        (task.seq, task.id, task.name, task.state, task.priority, task.attempt, moment(task.submitted_at), task.worker)
         for task in tasks
     ]
-    columns = ("id", "name", "state", "priority", "attempt", "submitted", "worker")
+    columns = ("#", "id", "name", "state", "priority", "attempt", "submitted", "worker")
     print_table(columns, rows, "no tasks. Submit one: fastworker submit NAME --args JSON")
 
 
