@@ -311,7 +311,7 @@ class Engine:
             self.timers.cancel(before.lost_timer)
             self.timers.cancel(before.lease_timer)
             worker.since, worker.finished, worker.failed = before.since, before.finished, before.failed
-        for token in hello.holding:
+        for token in sorted(hello.holding, key=lambda token: -token.attempt):
             if not self._adopt(worker, token, now):
                 drop.append(token)
         self.workers[worker.name] = worker
@@ -343,16 +343,26 @@ class Engine:
             worker.assign(task, self.catalog.estimate(task.name))
             task.recovering = False
             return True
-        if task.state is State.QUEUED and self.recovering_until is not None and task.attempt < token.attempt:
-            # Started by the control plane that died, which had no time to write it down.
+        if task.state is State.RUNNING or token.attempt <= task.attempt:
+            return False
+        # Started by the control plane that died, which had no time to write it down.
+        task.attempt = token.attempt  # in any case: no other attempt may get this number
+        if self.recovering_until is None:
+            return False
+        self._start_as_found(task, worker, now)
+        return True
+
+    def _start_as_found(self, task: Task, worker: WorkerRecord, now: float) -> None:
+        if task.state is State.QUEUED:
             self._leave_lane(task)
-            task.attempt = token.attempt
-            task.worker = worker.name
-            task.started_at = now
-            worker.assign(task, self.catalog.estimate(task.name))
-            self._move(task, Move.START, now)
-            return True
-        return False
+        else:
+            self.timers.cancel(task.release_timer)
+            task.due_at = None
+            self._move(task, Move.RELEASE, now)
+        task.worker = worker.name
+        task.started_at = now
+        worker.assign(task, self.catalog.estimate(task.name))
+        self._move(task, Move.START, now)
 
     def heard(self, worker: WorkerRecord, now: float) -> None:
         """A worker has said something."""
