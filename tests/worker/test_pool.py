@@ -26,6 +26,7 @@ class Bench:
 
     def __init__(self, slots: int, middleware: Sequence[Middleware] = ()) -> None:
         self.outcomes: list[Outcome] = []
+        self.tasks: dict[Callable[..., Any], AnyTaskFunction] = {}
         self.calls = 0
         self.count = 0
         self.pool = Pool(slots, middleware, self._arrived)
@@ -43,11 +44,15 @@ class Bench:
         executions = []
         for function in functions:
             self.count += 1
-            task: AnyTaskFunction | None = None if function is None else TaskFunction(function, function.__name__)
             made = Order(str(self.count), 1, "work", "{}", rank, **order)
-            executions.append(Execution(made, task, self.count))
+            executions.append(Execution(made, self._as_task(function), self.count))
         self.pool.add(executions)
         return [execution.order.id for execution in executions]
+
+    def _as_task(self, function: Callable[..., Any] | None) -> AnyTaskFunction | None:
+        if function is not None and function not in self.tasks:
+            self.tasks[function] = TaskFunction(function, function.__name__)
+        return None if function is None else self.tasks[function]
 
     async def ended(self, count: int = 1) -> list[Outcome]:
         """The outcomes, once there are so many."""
@@ -199,7 +204,7 @@ async def test_many_short_coroutines_do_not_starve_the_event_loop(benches: Bench
             await asyncio.sleep(0)
 
     bench.add_many([quick_async] * 5_000)
-    await asyncio.wait_for(turn(), 20)
+    await asyncio.wait_for(turn(), 60)
     assert turns > 3
 
 
