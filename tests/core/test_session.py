@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastworker.protocol import (
+    MAX_FRAME_BYTES,
     Accepted,
+    Answer,
     Cancel,
     Credit,
     Frame,
@@ -20,6 +22,7 @@ from fastworker.protocol import (
     Message,
     Note,
     Recorded,
+    Refused,
     Token,
     Watch,
     decode,
@@ -119,6 +122,29 @@ def test_a_frame_is_closed_when_its_payloads_are_large_and_one_large_payload_goe
     ours.post(Credit(3), size=10 * FRAME_BYTES)
     ours.post(Credit(4), size=1)
     assert [frame.items for frame in frames(ours)] == [[Credit(1), Credit(2)], [Credit(3)], [Credit(4)]]
+
+
+def test_answers_that_do_not_fit_a_frame_together_go_one_by_one() -> None:
+    ours, theirs = pair()
+    answers = [Answer(n, "x" * (MAX_FRAME_BYTES // 3)) for n in range(5)]
+    for answer in answers:
+        ours.post(answer)
+    ours.post(Credit(1))
+    bodies = ours.outgoing(0.0)
+    assert max(map(len, bodies)) <= MAX_FRAME_BYTES
+    assert deliver(map(decode, bodies), theirs) == [*answers, Credit(1)]
+
+
+def test_an_answer_that_fits_no_frame_is_refused_and_the_session_goes_on() -> None:
+    """Arguments and result of one task are two payloads, and each may be as large as a payload can be."""
+    ours, theirs = pair()
+    ours.post(Answer(7, "x" * MAX_FRAME_BYTES))
+    ours.post(Credit(1))
+    refusal, credit = deliver(frames(ours), theirs)
+    assert isinstance(refusal, Refused)
+    assert (refusal.code, refusal.request) == ("too-large", 7)
+    assert refusal.message.startswith("a message of kind answer takes 16,777,")
+    assert credit == Credit(1)
 
 
 def test_text_that_cannot_be_encoded_does_not_break_the_session() -> None:

@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from fastworker.protocol import Batch, Frame, Message, encode
+from fastworker.protocol import MAX_FRAME_BYTES, Batch, Frame, Message, Refused, encode
 
 WINDOW: Final = 16
 """Unacknowledged frames per direction. NNG silently drops what exceeds about 64 queued messages per pipe."""
@@ -85,7 +85,7 @@ class Session:
         sent_before = self._sent
         while self._pending and len(self._unacknowledged) < WINDOW:
             self._sent += 1
-            body = encode(Frame(self.id, self._sent, self._received, self._next_messages()))
+            body = self._next_body()
             self._unacknowledged.append((self._sent, body))
             frames.append(body)
         if self._sent > sent_before:
@@ -100,6 +100,18 @@ class Session:
     def bare_acknowledgement(self) -> bytes:
         """A frame that carries nothing: acknowledges, and after a reconnect asks whether we are still known."""
         return encode(Frame(self.id, 0, self._received, []))
+
+    def _next_body(self) -> bytes:
+        messages = self._next_messages()
+        body = encode(Frame(self.id, self._sent, self._received, messages))
+        if len(body) <= MAX_FRAME_BYTES:
+            return body
+        # The sizes were estimates, and wrong: one message a frame. In place of what is too large even so goes a refusal.
+        self._pending.extendleft(_Pending(message, FRAME_BYTES, MAX_ITEMS) for message in reversed(messages[1:]))
+        body = encode(Frame(self.id, self._sent, self._received, messages[:1]))
+        if len(body) > MAX_FRAME_BYTES:
+            body = encode(Frame(self.id, self._sent, self._received, [_refusal(messages[0], len(body))]))
+        return body
 
     def _next_messages(self) -> list[Message]:
         size = 0
@@ -168,3 +180,9 @@ class Session:
     def backlog(self) -> int:
         """Messages that wait for the window to open."""
         return len(self._pending)
+
+
+def _refusal(message: Message, size: int) -> Refused:
+    """What the other end gets in place of a message that no frame can carry."""
+    what = f"a message of kind {message.kind} takes {size:,} bytes, over the limit of {MAX_FRAME_BYTES:,}"
+    return Refused("too-large", what, getattr(message, "request", None))
