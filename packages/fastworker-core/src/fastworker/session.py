@@ -106,7 +106,7 @@ class Session:
         body = encode(Frame(self.id, self._sent, self._received, messages))
         if len(body) <= MAX_FRAME_BYTES:
             return body
-        # The sizes were estimates, and wrong: one message a frame. In place of what is too large even so goes a refusal.
+        # The sizes were estimates, and wrong: one message a frame; and a refusal for what is too large even so.
         self._pending.extendleft(_Pending(message, FRAME_BYTES, MAX_ITEMS) for message in reversed(messages[1:]))
         body = encode(Frame(self.id, self._sent, self._received, messages[:1]))
         if len(body) > MAX_FRAME_BYTES:
