@@ -227,3 +227,10 @@ def test_only_encrypted_addresses_need_a_key() -> None:
     assert key_for("inproc://a", no_key()) is None
     assert key_for("tcp://a:1", no_key()) is None
     assert key_for("tls+tcp://a:1", no_key(), KEY) == bytes.fromhex(KEY)
+
+
+def test_a_key_file_that_others_can_read_is_refused() -> None:
+    cluster_key(load_settings(), make=True)
+    key_path().chmod(0o644)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        cluster_key(load_settings())

@@ -117,12 +117,21 @@ def cluster_key(settings: Settings, given: str | None = None, *, make: bool = Fa
             f"there is no cluster key: copy {path} from the control plane's host, or set FASTWORKER_KEY"
         )
     try:
-        key = bytes.fromhex(said if said is not None else path.read_text())
+        key = bytes.fromhex(said if said is not None else _read_secret(path))
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
         raise ConfigurationError(f"the cluster key must be {2 * KEY_BYTES} hexadecimal digits")
     return key
+
+
+def _read_secret(path: Path) -> str:
+    """The text of a file that nobody else may read."""
+    if hasattr(os, "getuid") and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise ConfigurationError(
+            f"{path} can be read by others: run `chmod 600 {path}`, and make a new key if in doubt"
+        )
+    return path.read_text()
 
 
 def key_for(url: str, settings: Settings, given: str | None = None, *, make: bool = False) -> bytes | None:

@@ -354,7 +354,7 @@ class Client:
         limit: int = 50,
         before: int | None = None,
     ) -> list[TaskInfo]:
-        """Tasks, newest first.
+        """Tasks, newest first, without arguments, results and tracebacks of more than 4,096 characters.
 
         Args:
             before: only tasks older than this one's `seq`, for the next page.

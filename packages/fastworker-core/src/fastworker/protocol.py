@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Discriminator, TypeAdapter, ValidationError
+from pydantic import Discriminator, FailFast, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from fastworker.lifecycle import State
@@ -367,7 +367,7 @@ class Frame:
     session: str
     seq: int
     ack: int
-    items: list[Annotated[Message, Discriminator("kind")]]
+    items: Annotated[list[Annotated[Message, Discriminator("kind")]], FailFast()]
 
 
 _FRAME: TypeAdapter[Frame] = TypeAdapter(Frame)

@@ -18,6 +18,8 @@ from fastworker_server.explain import explain
 from fastworker_server.storage.sqlite import SqliteStore
 
 MOST_LISTED = 1000
+LONGEST_LISTED = 4096
+"""Characters of arguments, a result or a traceback that a list shows; `info` has them whole."""
 LARGEST_SEQ = 2**63 - 1
 """What SQLite can compare with."""
 
@@ -89,7 +91,7 @@ class Answers:
         limit = max(1, min(query.limit, MOST_LISTED))
         before = None if query.before is None else max(0, min(query.before, LARGEST_SEQ))
         tasks = await self._store.list(query.state, query.name, query.queue, limit, before)
-        return [self._view(self._engine.tasks.get(task.id, task)) for task in tasks]
+        return [_brief(self._view(self._engine.tasks.get(task.id, task))) for task in tasks]
 
     def _stats(self) -> Stats:
         workers = self._engine.workers.values()
@@ -106,6 +108,17 @@ class Answers:
             slots=sum(worker.slots for worker in workers),
             version=self._engine.version,
         )
+
+
+def _brief(info: TaskInfo) -> TaskInfo:
+    """For a list: without arguments, results and tracebacks that are long."""
+    if info.args is not None and len(info.args) > LONGEST_LISTED:
+        info = replace(info, args=None)
+    if info.result is not None and len(info.result) > LONGEST_LISTED:
+        info = replace(info, result=None)
+    if info.error is not None and len(info.error.traceback) > LONGEST_LISTED:
+        info = replace(info, error=replace(info.error, traceback=""))
+    return info
 
 
 def is_result_expired(task: Task, now: float) -> bool:
