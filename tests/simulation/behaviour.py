@@ -16,7 +16,7 @@ from fastworker.protocol import Submission
 from fastworker.tasks import PRIORITIES, Backoff, Options
 from tests.simulation.ledger import short
 from tests.simulation.plan import NAMES
-from tests.simulation.processes import ClientProcess, in_background
+from tests.simulation.processes import ClientProcess
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
@@ -33,7 +33,7 @@ async def behave(process: ClientProcess, simulation: Simulation) -> None:
     while simulation.world.now < simulation.quiet_from:
         await asyncio.sleep(random.expovariate(1 / simulation.plan.pace))
         action = random.choices(actions, weights)[0]
-        in_background(process, _patiently(_do(process, simulation, action)))
+        process.begin(_patiently(_do(process, simulation, action)))
 
 
 async def _patiently(action: Awaitable[None]) -> None:
@@ -104,7 +104,7 @@ async def _submit(process: ClientProcess, simulation: Simulation, submissions: l
     ledger.say(process.name, f"has {' '.join(map(short, ids))} accepted")
     simulation.checker.accepted(ids)
     for task_id in ids[:3]:
-        in_background(process, _watch(process, simulation, task_id, ending))
+        process.begin(_watch(process, simulation, task_id, ending))
 
 
 async def _watch(process: ClientProcess, simulation: Simulation, task_id: str, ending: Ending | None) -> None:

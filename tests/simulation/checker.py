@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from fastworker.lifecycle import OPEN, TERMINAL, Move, Reason, State
 from fastworker.protocol import Ended, Outcome
-from fastworker.tasks import Task
+from fastworker.tasks import PRIORITIES, Options, Priority, Task
 from fastworker_server.engine import Engine
 from fastworker_server.explain import explain
 from fastworker_server.workers import WorkerRecord
@@ -23,6 +23,7 @@ from tests.simulation.ledger import Execution, Violation, short
 if TYPE_CHECKING:
     from tests.simulation.processes import WorkerProcess
     from tests.simulation.simulation import Simulation
+    from tests.simulation.world import Process
 
 SLACK = 1e-6
 Snapshot = tuple[State, int, int, int]
@@ -42,6 +43,7 @@ class Checker:
         self._history: dict[str, set[Snapshot]] = {}
         self._checked_moves = 0
         self._early: set[str] = set()
+        self._ranks: dict[str, int] = {}
         self._given_up: dict[tuple[str, int, str], str] = {}
         self._workers_on_disk: set[str] = set()
 
@@ -87,21 +89,19 @@ class Checker:
 
     def _nothing_better(self, engine: Engine, task: Task, name: str) -> None:
         """Strict priority; and within a lane and a priority, first come, first served."""
-        heads: dict[tuple[str, ...], Task] = {}
+        rank, lane, fresh = self._ranks[task.id], (task.queue, task.name), self._is_fresh(task)
+        free: dict[str, bool] = {}
         for other in engine.tasks.values():
-            if other.state is not State.QUEUED or other is task or other.rank > task.rank:
+            if other.state is not State.QUEUED or other is task:
                 continue
-            if other.rank < task.rank and not self._is_held(engine, other):
-                workers = tuple(serving(engine, other.name))
-                best = heads.setdefault(workers, other)
-                if (other.rank, other.order) < (best.rank, best.order):
-                    heads[workers] = other
-            same_lane = (other.queue, other.name, other.rank) == (task.queue, task.name, task.rank)
-            if same_lane and other.seq < task.seq and self._is_fresh(other) and self._is_fresh(task):
-                self.fail(f"started {name} before {short(other.id)}, which was first in the lane")
-        for other in heads.values():
-            if free_slot_for(engine, other):
-                self.fail(f"started {name} before {short(other.id)} ({other.name}, {other.rank}), which could run too")
+            others_rank = self._ranks[other.id]
+            if others_rank < rank and not self._is_held(engine, other):
+                if other.name not in free:
+                    free[other.name] = free_slot_for(engine, other.name)
+                self.require(not free[other.name], f"started {name} before {short(other.id)} of rank {others_rank}")
+            elif others_rank == rank and fresh and other.seq < task.seq and (other.queue, other.name) == lane:
+                first = self._is_fresh(other)
+                self.require(not first, f"started {name} before {short(other.id)}, which was first in the lane")
 
     def _is_held(self, engine: Engine, task: Task) -> bool:
         lanes = engine.lanes
@@ -116,10 +116,13 @@ class Checker:
         """The engine says that nothing more can be started."""
         if engine.recovering_until is not None:
             return
-        for lane in engine.lanes:
-            waiting = next((task for task in engine.tasks.values() if _in_lane(task, lane.key)), None)
-            if waiting is not None and not self._is_held(engine, waiting) and free_slot_for(engine, waiting):
-                self.fail(f"{short(waiting.id)} ({waiting.name}) waits although a worker has a free slot")
+        heads: dict[tuple[str, str], Task] = {}
+        for task in engine.tasks.values():
+            if task.state is State.QUEUED:
+                heads.setdefault((task.queue, task.name), task)
+        for task in heads.values():
+            if not self._is_held(engine, task) and free_slot_for(engine, task.name):
+                self.fail(f"{short(task.id)} ({task.name}) waits although a worker has a free slot")
 
     # ---- moves ---------------------------------------------------------------------------------------------------
 
@@ -141,8 +144,8 @@ class Checker:
     def _judge(self, task: Task, what: Move, before: State, now: float) -> None:
         said = self.ledger.submitted[task.id].options
         match what:
-            case Move.SUBMIT | Move.SCHEDULE if task.options.acks == "early":
-                self._early.add(task.id)
+            case Move.SUBMIT | Move.SCHEDULE:
+                self._note(task, said)
             case Move.COMPLETE:
                 self._really_produced(task, before)
             case Move.FAIL if task.reason in (Reason.ERROR, Reason.TIMEOUT):
@@ -152,7 +155,10 @@ class Checker:
             case Move.RETRY:
                 self._really_failed(task)
                 allowed = task.options.retries or 0
-                self.require(task.failures <= allowed, f"{short(task.id)} is tried more often than allowed")
+                failed = sum(map(_has_failed, self.ledger.executions.get(task.id, ())))
+                restarts = self.simulation.servers - 1  # each may forget one that was not recorded
+                right = task.failures <= allowed and failed <= allowed + restarts
+                self.require(right, f"{short(task.id)} is tried more often than allowed")
             case Move.EXPIRE:
                 due = said is not None and said.expires is not None and now >= task.submitted_at + said.expires - SLACK
                 self.require(due, f"{short(task.id)} expired too early")
@@ -166,6 +172,12 @@ class Checker:
                 self.ledger.requeues[task.id] += 1
                 self.ledger.cancelled.discard(task.id)
                 self._excuse(self.ledger.executions.get(task.id, ()), "requeued")
+
+    def _note(self, task: Task, said: Options | None) -> None:
+        """What was asked for, to judge by it whatever the engine makes of it."""
+        self._ranks[task.id] = PRIORITIES.index((said.priority if said else None) or Priority.NORMAL)
+        if task.options.acks == "early":
+            self._early.add(task.id)
 
     def _really_produced(self, task: Task, before: State) -> None:
         made = [execution for execution in self.ledger.executions.get(task.id, ()) if execution.status == "succeeded"]
@@ -335,6 +347,17 @@ class Checker:
                 if count != right[*lane.key, rank]:
                     self.fail(f"lane {lane.key} counts {count} of rank {rank}, should be {right[*lane.key, rank]}")
 
+    def noticed_by_now(self, worker: WorkerProcess, server: Process) -> None:
+        """A worker was killed so long ago that the control plane, if it knows that, must have given it up."""
+        down_since = self.simulation.network.contact(worker.name).down_since
+        calm = server is self.simulation.server and self.simulation.server.up and not server.dead and not server.stopped
+        if not calm or down_since is None:
+            return
+        engine = self.simulation.server.control_plane.engine
+        long_ago = max(down_since, server.calm_since) + engine.limits.reconnect + 0.5 < self.simulation.world.now
+        gone = worker.name not in engine.workers
+        self.require(gone or not long_ago, f"{worker.name} was killed, and its tasks are not back in the queue")
+
     def check_waiters(self) -> None:
         """All who waited for an end must have been told."""
         for text in self.ledger.dead_ends():
@@ -365,16 +388,18 @@ class Checker:
         return [name for name, record in records.items() if record is None or not record.usable]
 
 
+def _has_failed(execution: Execution) -> bool:
+    """Whether this uses up a retry for certain."""
+    certain = execution.given_up is None and not execution.process.dead
+    return certain and execution.status in ("failed", "timeout")
+
+
 def _snapshot(task: Task) -> Snapshot:
     return task.state, task.attempt, task.failures, task.crashes
 
 
 def _stored(task: Task) -> tuple[object, ...]:
     return (*_snapshot(task), task.result, task.reason, task.rank, task.queue, task.args, task.worker, task.finished_at)
-
-
-def _in_lane(task: Task, key: tuple[str, str]) -> bool:
-    return task.state is State.QUEUED and (task.queue, task.name) == key
 
 
 def serving(engine: Engine, name: str) -> dict[str, WorkerRecord]:
@@ -384,7 +409,7 @@ def serving(engine: Engine, name: str) -> dict[str, WorkerRecord]:
     return {worker.name: worker for worker in others or capable}
 
 
-def free_slot_for(engine: Engine, task: Task) -> bool:
-    """Whether a worker that may get it has a free slot."""
-    workers = serving(engine, task.name).values()
+def free_slot_for(engine: Engine, name: str) -> bool:
+    """Whether a worker that may get a task of this name has a free slot."""
+    workers = serving(engine, name).values()
     return any(w.connected and not w.silent and len(w.assigned) < w.slots for w in workers)

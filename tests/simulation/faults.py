@@ -84,8 +84,14 @@ class Faults:
     def _kill_worker(self) -> None:
         worker = self._some_worker()
         if worker is not None:
-            self._simulation.ledger.say(worker.name, "is killed")
-            worker.kill()
+            self._kill(worker)
+
+    def _kill(self, worker: WorkerProcess) -> None:
+        simulation = self._simulation
+        simulation.ledger.say(worker.name, "is killed")
+        worker.kill()
+        notice = simulation.server.control_plane.settings.reconnect + 1.0
+        simulation.later(notice, simulation.checker.noticed_by_now, worker, simulation.server)
 
     def _replace_worker(self) -> None:
         worker = self._some_worker()
@@ -95,8 +101,7 @@ class Faults:
     def kill_and_replace(self, process: Process) -> None:
         """A worker dies, and its supervisor starts another."""
         if not process.dead and isinstance(process, WorkerProcess) and not process.stopped:
-            self._simulation.ledger.say(process.name, "is killed")
-            process.kill()
+            self._kill(process)
             self._simulation.later(self._random.uniform(0.1, 3.0), self._new_worker)
 
     def _lose_machine(self) -> None:

@@ -35,8 +35,8 @@ def make_plan(seed: str) -> Plan:
     """The plan of a seed. Each picks a few kinds of faults ("swarm testing"), some none at all."""
     random = Random(f"{seed}/plan")
     kinds = [kind for kind in FAULTS if random.random() < random.choice((0.0, 0.2, 0.5))]
-    busy = random.uniform(5.0, 30.0)
-    count = random.randint(1, 12) if kinds else 0
+    busy = random.uniform(4.0, 16.0)
+    count = random.randint(1, 20) if kinds else 0
     faults = sorted((random.uniform(0.0, busy), random.choice(kinds)) for _ in range(count))
     slow = random.random() < 0.3
     return Plan(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from fastworker.client import Client
 from fastworker.connection import Connection
@@ -137,11 +136,3 @@ class ClientProcess(SimProcess):
     def connection(self) -> Connection | None:
         """The client's connection, once it has one."""
         return self.client._connection
-
-
-def in_background(process: Process, work: Any) -> asyncio.Task[Any]:
-    """A task of a process, from inside of it."""
-    task = process.loop.create_task(work)
-    process.loop.tasks.add(task)
-    task.add_done_callback(process._done)
-    return task

@@ -12,18 +12,12 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, cast
 
 EPOCH = 1_750_000_000.0
 """When each simulation begins."""
 HAND_OVER = 0.0005
 """What a thread says reaches its event loop so many seconds later: long enough for a crash in between."""
-
-
-class Executor(Protocol):
-    """Runs calls elsewhere, one after the other."""
-
-    def submit(self, call: Callable[..., Any], /, *args: Any) -> object: ...
 
 
 class World:
@@ -64,7 +58,7 @@ class World:
             process.frozen.append((handle, io))
             return
         self.steps += 1
-        asyncio._set_running_loop(process.loop)
+        asyncio._set_running_loop(cast(Any, process.loop))
         try:
             handle._run()
         finally:
@@ -82,16 +76,19 @@ class Process:
         self.stopped = False
         self.dead = False
         self.leaving = False
+        self.calm_since = world.now  # when it was last stopped or continued
         self.frozen: list[tuple[asyncio.Handle, bool]] = []
         self.on_kill: list[Callable[[], None]] = []
 
     def stop(self) -> None:
         """SIGSTOP."""
         self.stopped = True
+        self.calm_since = self.world.now
 
     def resume(self) -> None:
         """SIGCONT. An event loop takes in what has arrived before it looks at its timers."""
         self.stopped = False
+        self.calm_since = self.world.now
         frozen, self.frozen = self.frozen, []
         for handle, io in sorted(frozen, key=lambda entry: not entry[1]):
             self.world.soon(self, handle, io)
@@ -105,9 +102,10 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine in this process."""
-        self.loop.call_soon(self._begin, work)
+        self.loop.call_soon(self.begin, work)
 
-    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine, from inside of this process."""
         task = self.loop.create_task(work)
         self.loop.tasks.add(task)
         task.add_done_callback(self._done)
@@ -118,19 +116,20 @@ class Process:
             self.world.on_error(self, f"{type(task.exception()).__name__}: {task.exception()}")
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
-    """The event loop of one process."""
+class VirtualLoop:
+    """The event loop of one process: as much of asyncio's as the library uses."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.world = process.world
         self.tasks: set[asyncio.Task[Any]] = set()
+        self._as_asyncio: Any = self
 
     def time(self) -> float:
         return self.world.now
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = asyncio.Handle(callback, args, self._as_asyncio, context)
         self.world.soon(self.process, handle)
         return handle
 
@@ -147,21 +146,21 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = asyncio.TimerHandle(when, callback, args, self._as_asyncio, context)
         self.world.at(when, self.process, handle)
         return handle
 
     def call_io(self, when: float, callback: Callable[..., object], *args: Any) -> None:
         """Something arrives from outside."""
-        self.world.at(when, self.process, asyncio.Handle(callback, args, self), io=True)
+        self.world.at(when, self.process, asyncio.Handle(callback, args, self._as_asyncio), io=True)
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self._as_asyncio)
 
     def create_task(
         self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
     ) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self, name=name or "simulated", context=context)
+        return asyncio.Task(coro, loop=self._as_asyncio, name=name or "simulated", context=context)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         future = self.create_future()

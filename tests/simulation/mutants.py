@@ -1,0 +1,218 @@
+"""Bugs, planted on purpose. The simulation must catch each; the code without them must pass the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import PropertyMock, patch
+
+from fastworker.lifecycle import TERMINAL, Move, State
+from fastworker.protocol import Frame, Message, Outcome, Token
+from fastworker.session import Session
+from fastworker.tasks import Priority, Task
+from fastworker_server import waiting
+from fastworker_server.engine import Engine
+from fastworker_server.lanes import Lane, Lanes
+from fastworker_server.peers import Peers
+from fastworker_server.sessions import Peer
+from fastworker_server.storage.sqlite import SqliteStore
+from fastworker_server.workers import WorkerRecord
+from fastworker_worker.worker import Worker
+from tests.simulation.seams import SimClock
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One planted bug. `seed` is known to show it."""
+
+    name: str
+    target: Any
+    attribute: str
+    replacement: Any
+    seed: int = 0
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """While this is open the bug is there."""
+        with patch.object(self.target, self.attribute, self.replacement):
+            yield
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(target: Any, attribute: str, seed: int = 0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The function below is the bug: it takes the place of this attribute."""
+
+    def register(replacement: Callable[..., Any]) -> Callable[..., Any]:
+        MUTANTS.append(Mutant(replacement.__name__, target, attribute, replacement, seed))
+        return replacement
+
+    return register
+
+
+# ---- store and recovery ----------------------------------------------------------------------------------------------
+
+
+@mutant(SqliteStore, "when_saved")
+def acknowledges_before_the_commit(self: SqliteStore, callback: Callable[[], None]) -> None:
+    callback()
+
+
+@mutant(SqliteStore, "_try_again", seed=7)
+def forgets_what_the_disk_refused(self: SqliteStore, batch: Any, error: Exception) -> None:
+    for callback in batch.callbacks:
+        callback()
+
+
+_recover = Engine.recover
+
+
+@mutant(Engine, "recover")
+def recovery_forgets_running_tasks(self: Engine, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
+    _recover(self, [task for task in tasks if task.state is not State.RUNNING], workers, now)
+
+
+@mutant(Engine, "recover", seed=3)
+def recovery_does_not_wait_for_workers(self: Engine, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
+    _recover(self, tasks, [], now)
+
+
+@mutant(Engine, "_adopt", seed=3)
+def a_worker_that_comes_back_loses_what_it_holds(self: Engine, worker: WorkerRecord, token: Token, now: float) -> bool:
+    return False
+
+
+# ---- attempts --------------------------------------------------------------------------------------------------------
+
+
+@mutant(Engine, "current", seed=12)
+def no_fencing(self: Engine, worker: WorkerRecord, task_id: str, attempt: int) -> Task | None:
+    task = self.tasks.get(task_id)
+    return task if task is not None and task.state is State.RUNNING else None
+
+
+_release = Engine._release
+
+
+@mutant(Engine, "_release")
+def the_retry_counter_is_lost(self: Engine, task: Task, now: float) -> None:
+    task.failures = 0
+    _release(self, task, now)
+
+
+_lose = Engine._lose
+
+
+@mutant(Engine, "_lose")
+def a_crash_counts_as_a_retry(self: Engine, task: Task, now: float) -> None:
+    task.failures += 1
+    task.crashes -= 1
+    _lose(self, task, now)
+
+
+@mutant(Engine, "_lose")
+def lost_tasks_are_not_queued_again(self: Engine, task: Task, now: float) -> None:
+    """Nothing."""
+
+
+@mutant(Engine, "_lose", seed=1)
+def early_acks_run_again(self: Engine, task: Task, now: float) -> None:
+    task.crashes += 1
+    self._queue_again(task, Move.LOSE, now)
+
+
+_reconnected = Engine.reconnected
+
+
+@mutant(Engine, "reconnected", seed=25)
+def tasks_are_dispatched_again_after_a_reconnect(self: Engine, worker: WorkerRecord, now: float) -> None:
+    _reconnected(self, worker, now)
+    for task in list(worker.assigned.values()):
+        worker.unassign(task)
+        self._queue_again(task, Move.LOSE, now)
+
+
+@mutant(Engine, "_set_expiry")
+def expiry_is_ignored(self: Engine, task: Task) -> None:
+    """Nothing."""
+
+
+@mutant(Engine, "_has_expired", seed=1)
+def expiry_is_ignored_once_a_task_has_run(self: Engine, task: Task, now: float) -> bool:
+    return False
+
+
+# ---- order -----------------------------------------------------------------------------------------------------------
+
+
+MUTANTS.append(Mutant("priorities_are_ignored", Priority, "rank", PropertyMock(return_value=2)))
+
+_enqueue = Lanes.enqueue
+
+
+@mutant(Lanes, "enqueue")
+def last_in_first_out(self: Lanes, task: Task, *, again: bool = False) -> None:
+    self._order -= 2
+    _enqueue(self, task, again=again)
+
+
+@mutant(Lanes, "_hold_or_open")
+def paused_lanes_stay_open(self: Lanes, lane: Lane) -> None:
+    lane.offer()
+
+
+@mutant(Lanes, "reroute", seed=1)
+def lanes_do_not_follow_the_workers(self: Lanes, workers: Iterable[WorkerRecord]) -> None:
+    if not self._workers:
+        _reroute(self, workers)
+
+
+_reroute = Lanes.reroute
+
+
+@mutant(Engine, "_leave_lane")
+def a_cancelled_task_stays_in_the_count_of_its_lane(self: Engine, task: Task) -> None:
+    """Nothing."""
+
+
+# ---- peers and sessions ----------------------------------------------------------------------------------------------
+
+
+MUTANTS.append(Mutant("the_lease_follows_the_wall_clock", SimClock, "now", SimClock.wall, seed=5))
+MUTANTS.append(Mutant("an_end_is_told_before_it", waiting, "TERMINAL", TERMINAL | {State.RUNNING}))
+
+
+@mutant(Peers, "is_given_up", seed=68)
+def a_worker_that_was_given_up_stays_a_ghost(self: Peers, peer: Peer) -> bool:
+    return False
+
+
+_receive = Session.receive
+
+
+@mutant(Session, "receive", seed=7)
+def the_session_delivers_duplicates(self: Session, frame: Frame, now: float) -> list[Message]:
+    twice = frame.seq == self._received and frame.seq > 1
+    return _receive(self, frame, now) or (frame.items if twice else [])
+
+
+@mutant(Session, "tick", seed=3)
+def the_session_does_not_send_again(self: Session, now: float) -> None:
+    self._resend_due = float("inf")
+
+
+_report = Worker._report
+
+
+@mutant(Worker, "_report", seed=4)
+def outcomes_are_not_kept(self: Worker, outcomes: list[Outcome]) -> None:
+    _report(self, outcomes)
+    self._unrecorded.clear()
+
+
+@mutant(Engine, "_check_lease", seed=10)
+def leases_never_end(self: Engine, worker: WorkerRecord, now: float) -> None:
+    """Nothing."""
