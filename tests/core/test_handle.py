@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from fastworker import errors
-from fastworker.client import Client, Ending
+from fastworker.client import Client
 from fastworker.codec import Signature
+from fastworker.ending import Ending
 from fastworker.handle import TaskHandle, result_of
 from fastworker.lifecycle import State
 from fastworker.protocol import Ended

@@ -1,108 +1,17 @@
-"""The blocking door: everything is written once, in async, and run here on one background event loop per process."""
+"""The blocking door: everything is written once, in async, and waited for here."""
 
 from __future__ import annotations
 
-import asyncio
-import atexit
-import os
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import Future
 from typing import Any, Self, Unpack
 
-from fastworker.client import CancelAnswer, Client
-from fastworker.errors import ConfigurationError
+from fastworker.client import Client
+from fastworker.handle import CancelAnswer
 from fastworker.lifecycle import State
 from fastworker.options import SubmitOptions
+from fastworker.portal import wait_for
 from fastworker.tasks import TaskInfo
-from fastworker.transport import refuse_if_forked
 from fastworker.views import Explanation, LaneView, Stats, WorkerView
-
-
-class _Portal:
-    """An event loop in a background thread, with the process's default client."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.loop = asyncio.new_event_loop()
-        self._client: Client | None = None
-        self._starting: asyncio.Lock = asyncio.Lock()
-        threading.Thread(target=self.loop.run_forever, name="fastworker-client", daemon=True).start()
-
-    def submit[T](self, work: Awaitable[T]) -> Future[T]:
-        async def run() -> T:
-            return await work
-
-        return asyncio.run_coroutine_threadsafe(run(), self.loop)
-
-    async def client(self) -> Client:
-        async with self._starting:
-            if self._client is None:
-                self._client = await Client().start()
-            return self._client
-
-    async def stop_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.stop()
-
-    def close(self) -> None:
-        if self.pid == os.getpid() and self._client is not None:
-            self.submit(self.stop_client()).result(5)
-        if self.pid == os.getpid():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-
-
-_portal: _Portal | None = None
-_making = threading.Lock()
-
-
-def portal() -> _Portal:
-    """The background loop of this process, made at first use.
-
-    Raises:
-        ForkError: the process was forked from one that was connected already.
-    """
-    global _portal
-    with _making:
-        if _portal is not None and _portal.pid != os.getpid():
-            refuse_if_forked()
-            _portal = None
-        if _portal is None:
-            _portal = _Portal()
-            atexit.register(_portal.close)
-        return _portal
-
-
-def wait_for[T](work: Awaitable[T], timeout: float | None = None) -> T:
-    """Run a coroutine on the background loop and wait for it, from blocking code.
-
-    Raises:
-        ConfigurationError: called inside the background loop itself, where waiting would never end.
-    """
-    door = portal()
-    try:
-        inside = asyncio.get_running_loop() is door.loop
-    except RuntimeError:
-        inside = False
-    if inside:
-        raise ConfigurationError("a blocking call inside FastWorker's own event loop would never end: await it instead")
-    return door.submit(work).result(timeout)
-
-
-async def default_client() -> Client:
-    """The process's default client, started at first use. It lives on the background loop.
-
-    Raises:
-        NoControlPlane: none was found.
-    """
-    return await asyncio.wrap_future(portal().submit(portal().client()))
-
-
-def stop_default_client() -> None:
-    """Disconnect the default client, if there is one; the next use starts another."""
-    if _portal is not None and _portal.pid == os.getpid():
-        _portal.submit(_portal.stop_client()).result(5)
 
 
 class BlockingClient:

@@ -11,16 +11,18 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Self, Unpack
 
 from pydantic import TypeAdapter
 
+from fastworker import current
 from fastworker.addresses import candidates, key_for
-from fastworker.codec import encode_untyped
+from fastworker.codec import Signature, encode_untyped
 from fastworker.connection import Connection, refusal
+from fastworker.ending import Ending
 from fastworker.errors import ConnectionFailed, NoControlPlane, ResultTimeout, TaskNotFound
 from fastworker.function import AnyTaskFunction
-from fastworker.handle import TaskHandle
+from fastworker.handle import CancelAnswer, TaskHandle
 from fastworker.lifecycle import TERMINAL, State
 from fastworker.middleware import active_middleware, around_submit
 from fastworker.options import SubmitOptions, make_options
@@ -50,7 +52,6 @@ from fastworker.tasks import Definition, Priority, TaskInfo, new_task_id
 from fastworker.transport import why_unreachable
 from fastworker.views import Explanation, LaneView, Stats, WorkerView
 
-CancelAnswer = Literal["was_queued", "interrupted", "asked", "killed", "already_done", "not_found"]
 Request = Query | Cancel | Requeue | Control
 
 _INFO = TypeAdapter(TaskInfo)
@@ -63,41 +64,6 @@ _DEFINITIONS = TypeAdapter(list[Definition])
 TASKS_PER_REQUEST = 5000
 CHARACTERS_PER_REQUEST = 1024 * 1024
 """Escaped in a frame, and of four bytes each, they still stay below the limit of a frame."""
-
-
-class Ending:
-    """Where the end of one watched task arrives."""
-
-    __slots__ = ("__weakref__", "_waiting", "ended", "task_id")
-
-    def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
-        self.ended: Ended | None = None
-        self._waiting: list[asyncio.Future[None]] = []
-
-    def arrive(self, ended: Ended) -> None:
-        """The task has ended."""
-        self.ended = ended
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-
-    async def wait(self) -> Ended:
-        """Wait for the end."""
-        while self.ended is None:
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            try:
-                await future
-            finally:
-                self._waiting.remove(future)
-        return self.ended
-
-    def fail(self, error: Exception) -> None:
-        """It will never be known here."""
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(error)
 
 
 class Client:
@@ -140,7 +106,7 @@ class Client:
         for url, source in self._places:
             try:
                 self._connection = await self._connect(url)
-                _started[self._loop] = self
+                current.opened(self)
                 return self
             except TimeoutError:
                 why = await why_unreachable(url, key_for(url, self._settings, self._key))
@@ -161,8 +127,7 @@ class Client:
     async def stop(self) -> None:
         """Say goodbye and disconnect. Tasks that were submitted go on."""
         connection, self._connection = self._connection, None
-        if self._loop is not None and _started.get(self._loop) is self:
-            del _started[self._loop]
+        current.closed(self)
         if connection is not None:
             await connection.close()
         self._fail_all(ConnectionFailed("the client was stopped"))
@@ -230,7 +195,7 @@ class Client:
             said["delay"] = countdown
         if not isinstance(name, str):
             function = name.options(**said)
-            return await self.submit_function(function, function.submission(args, kwargs))
+            return await self.submit_function(function.signature, function.submission(args, kwargs))
         return await self.submit(name, args, kwargs, **said)
 
     async def submit_many(
@@ -249,16 +214,15 @@ class Client:
         return Submission(new_task_id(), name, encode_untyped(args, kwargs, name), options)
 
     async def submit_function(
-        self, function: AnyTaskFunction | None, submission: Submission, *, strict: bool = False
+        self, signature: Signature | None, submission: Submission, *, strict: bool = False
     ) -> TaskHandle[Any]:
         """Queue a submission that is made already, and watch it."""
-        return (await self.submit_functions(function, [submission], strict=strict))[0]
+        return (await self.submit_functions(signature, [submission], strict=strict))[0]
 
     async def submit_functions(
-        self, function: AnyTaskFunction | None, submissions: Sequence[Submission], *, strict: bool = False
+        self, signature: Signature | None, submissions: Sequence[Submission], *, strict: bool = False
     ) -> list[TaskHandle[Any]]:
         """Queue submissions that are made already, in as few requests as possible, and watch them."""
-        signature = function.signature if function else None
         handles = []
         for submission in submissions:
             submission.watch = True
@@ -525,19 +489,6 @@ class Client:
             ending.fail(error)
 
 
-_started: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = weakref.WeakKeyDictionary()
-
-
-async def on_current_client[T](call: Callable[[Client], Awaitable[T]]) -> T:
-    """Run a call with the client that was started in this event loop, else with the process's default client."""
-    client = _started.get(asyncio.get_running_loop())
-    if client is None:
-        from fastworker.blocking import default_client
-
-        client = await default_client()
-    return await client.bridge(lambda: call(client))
-
-
 def _size(submissions: Sequence[Submission]) -> int:
     """Roughly the characters of a request."""
     return sum(len(submission.args) + 150 for submission in submissions)
@@ -559,3 +510,10 @@ def _requests(submissions: Sequence[Submission]) -> Iterator[list[Submission]]:
 
 def _process_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+async def _started_client() -> Client:
+    return await Client().start()
+
+
+current.provide(_started_client)

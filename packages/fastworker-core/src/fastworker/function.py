@@ -6,16 +6,16 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Protocol, Unpack, cast, overload
+from typing import Any, Concatenate, Protocol, Unpack, cast, overload
 
 from fastworker.codec import Signature
+from fastworker.current import on_current_client
 from fastworker.errors import ConfigurationError, DuplicateTask, TaskDefinitionError
+from fastworker.handle import TaskHandle
 from fastworker.options import DefinitionOptions, SubmitOptions, check_names, make_options
+from fastworker.portal import wait_for
 from fastworker.protocol import Submission
 from fastworker.tasks import UNSAID, Definition, Options, new_task_id
-
-if TYPE_CHECKING:
-    from fastworker.handle import TaskHandle
 
 Errors = tuple[type[BaseException], ...]
 
@@ -80,30 +80,22 @@ class TaskFunction[**P, C, R]:
             PayloadTooLarge: the arguments are too large.
             ConnectionFailed: no control plane was found.
         """
-        from fastworker.client import on_current_client
-
         submission = self.submission(args, kwargs)
-        return await on_current_client(lambda client: client.submit_function(self, submission))
+        return await on_current_client(lambda client: client.submit_function(self.signature, submission))
 
     async def map[T](self: Callable[Concatenate[T, ...], Any], items: Iterable[T]) -> list[TaskHandle[R]]:
         """Queue one task per item, with the item as first argument, in one request."""
-        from fastworker.client import on_current_client
-
         function = cast("TaskFunction[..., Any, R]", self)
         submissions = [function.submission((item,), {}) for item in items]
-        return await on_current_client(lambda client: client.submit_functions(function, submissions))
+        return await on_current_client(lambda client: client.submit_functions(function.signature, submissions))
 
     def submit_sync(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """`submit` for blocking code."""
-        from fastworker.blocking import wait_for
-
         _refuse_in_event_loop(f"{self.name}.submit_sync()", f"await {self.name}.submit()")
         return wait_for(self.submit(*args, **kwargs))
 
     def map_sync[T](self: Callable[Concatenate[T, ...], Any], items: Iterable[T]) -> list[TaskHandle[R]]:
         """`map` for blocking code."""
-        from fastworker.blocking import wait_for
-
         function = cast("TaskFunction[..., Any, R]", self)
         _refuse_in_event_loop(f"{function.name}.map_sync()", f"await {function.name}.map()")
         return wait_for(function.map(items))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
+from fastworker.codec import Signature
+from fastworker.ending import Ending
 from fastworker.errors import (
     ResultExpired,
     ResultTypeError,
@@ -18,12 +21,43 @@ from fastworker.errors import (
     TaskTimeout,
 )
 from fastworker.lifecycle import Reason, State
-from fastworker.protocol import Change, Ended
+from fastworker.portal import wait_for
+from fastworker.protocol import Change, Ended, Submission
 from fastworker.tasks import ErrorInfo, TaskInfo
 
-if TYPE_CHECKING:
-    from fastworker.client import Client, Ending
-    from fastworker.codec import Signature
+CancelAnswer = Literal["was_queued", "interrupted", "asked", "killed", "already_done", "not_found"]
+
+
+class TaskClient(Protocol):
+    """What task functions and handles need of a client."""
+
+    async def bridge[T](self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run a call in the client's own event loop."""
+
+    async def submit_function(
+        self, signature: Signature | None, submission: Submission, *, strict: bool = False
+    ) -> TaskHandle[Any]:
+        """Queue a task."""
+
+    async def submit_functions(
+        self, signature: Signature | None, submissions: Sequence[Submission], *, strict: bool = False
+    ) -> list[TaskHandle[Any]]:
+        """Queue many."""
+
+    async def wait(self, task_id: str, timeout: float | None = None, ending: Ending | None = None) -> Ended:
+        """Wait for the end of a task."""
+
+    async def info(self, task_id: str) -> TaskInfo:
+        """All that is known of it."""
+
+    async def cancel(self, task_id: str) -> CancelAnswer:
+        """Cancel it."""
+
+    def events(self, task_id: str | None = None, name: str | None = None) -> AsyncIterator[Change]:
+        """Its moves."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
 
 
 class TaskHandle[R](str):
@@ -33,13 +67,13 @@ class TaskHandle[R](str):
     """
 
     __slots__ = ("_client", "_ending", "_signature")
-    _client: Client
+    _client: TaskClient
     _ending: Ending | None
     _signature: Signature | None
 
     @classmethod
     def make(
-        cls, task_id: str, client: Client, signature: Signature | None = None, ending: Ending | None = None
+        cls, task_id: str, client: TaskClient, signature: Signature | None = None, ending: Ending | None = None
     ) -> TaskHandle[R]:
         """A handle for this id.
 
@@ -82,8 +116,6 @@ class TaskHandle[R](str):
 
     def result_sync(self, timeout: float | None = None) -> R:
         """`result` for blocking code."""
-        from fastworker.blocking import wait_for
-
         return wait_for(self.result(timeout))
 
     async def info(self) -> TaskInfo:
@@ -138,8 +170,6 @@ def _decode(ended: Ended, signature: Signature | None) -> Any:
 
 def plain_json(text: str) -> Any:
     """JSON as plain data."""
-    from pydantic_core import from_json
-
     return from_json(text)
 
 

@@ -7,12 +7,9 @@ state. The picture in `docs/how-it-works.md` is drawn from it by `picture`.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from fastworker.errors import FastWorkerError
-
-if TYPE_CHECKING:
-    from fastworker.tasks import Task
 
 
 class State(StrEnum):
@@ -82,11 +79,18 @@ TRANSITIONS: dict[tuple[State, Move], State] = {
 }
 
 
+class HasState(Protocol):
+    """What can move."""
+
+    id: str
+    state: State
+
+
 class IllegalMove(FastWorkerError):
     """The engine asked for a move that the table does not have: a bug of ours."""
 
 
-def move(task: Task, what: Move) -> None:
+def move(task: HasState, what: Move) -> None:
     """Make one move of the table, or raise `IllegalMove` and leave the task as it is."""
     to = TRANSITIONS.get((task.state, what))
     if to is None:

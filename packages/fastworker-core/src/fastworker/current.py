@@ -1,0 +1,71 @@
+"""Which client a task function goes through: the one started in this event loop, else the default of the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from weakref import WeakKeyDictionary
+
+from fastworker.handle import TaskClient
+from fastworker.portal import portal
+
+_started: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskClient] = WeakKeyDictionary()
+
+
+class _Default:
+    """The process's default client: made at first use, lives on the background loop."""
+
+    def __init__(self) -> None:
+        self.make: Callable[[], Awaitable[TaskClient]] | None = None
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskClient] = WeakKeyDictionary()
+        self._starting = asyncio.Lock()
+
+    async def get(self) -> TaskClient:
+        """In the background loop."""
+        loop = asyncio.get_running_loop()
+        async with self._starting:
+            client = self._clients.get(loop)
+            if client is None:
+                if self.make is None:
+                    raise RuntimeError("no kind of client was provided")
+                client = self._clients[loop] = await self.make()
+                portal().close_with(self.close)
+            return client
+
+    async def close(self) -> None:
+        """In the background loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.stop()
+
+
+_default = _Default()
+
+
+def provide(make: Callable[[], Awaitable[TaskClient]]) -> None:
+    """Say how the default client is made and started."""
+    _default.make = make
+
+
+def opened(client: TaskClient) -> None:
+    """The client was started in the running loop."""
+    _started[asyncio.get_running_loop()] = client
+
+
+def closed(client: TaskClient) -> None:
+    """It is no more."""
+    for loop in [loop for loop, other in _started.items() if other is client]:
+        del _started[loop]
+
+
+async def on_current_client[T](call: Callable[[TaskClient], Awaitable[T]]) -> T:
+    """Run a call with the client for the running event loop.
+
+    Raises:
+        NoControlPlane: there was none yet, and no control plane was found.
+    """
+    client = _started.get(asyncio.get_running_loop())
+    if client is None:
+        client = await asyncio.wrap_future(portal().submit(_default.get()))
+    found = client
+    return await found.bridge(lambda: call(found))
