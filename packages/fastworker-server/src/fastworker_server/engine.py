@@ -343,7 +343,8 @@ class Engine:
             worker.assign(task, self.catalog.estimate(task.name))
             task.recovering = False
             return True
-        if task.state is State.RUNNING or token.attempt <= task.attempt:
+        too_late = task.state is State.RUNNING and self.recovering_until is None
+        if too_late or token.attempt <= task.attempt:
             return False
         # Started by the control plane that died, which had no time to write it down.
         task.attempt = token.attempt  # in any case: no other attempt may get this number
@@ -353,16 +354,22 @@ class Engine:
         return True
 
     def _start_as_found(self, task: Task, worker: WorkerRecord, now: float) -> None:
-        if task.state is State.QUEUED:
-            self._leave_lane(task)
+        """A worker has an attempt of this task that we know nothing of, later than all that we know."""
+        if task.state is State.RUNNING:  # an earlier attempt
+            before = self.workers.get(task.worker or "")
+            if before is not None:
+                before.unassign(task)
         else:
-            self.timers.cancel(task.release_timer)
-            task.due_at = None
-            self._move(task, Move.RELEASE, now)
+            self._leave_lane(task)
+            if task.state is not State.QUEUED:
+                self.timers.cancel(task.release_timer)
+                task.due_at = None
+                self._move(task, Move.RELEASE, now)
+            self._move(task, Move.START, now)
         task.worker = worker.name
         task.started_at = now
+        task.recovering = False
         worker.assign(task, self.catalog.estimate(task.name))
-        self._move(task, Move.START, now)
 
     def heard(self, worker: WorkerRecord, now: float) -> None:
         """A worker has said something."""
