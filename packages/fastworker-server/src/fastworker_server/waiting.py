@@ -29,7 +29,7 @@ class Waiting:
     def tell(self, moves: Sequence[Moved]) -> None:
         """Tell everybody who waits for these moves."""
         for moved in moves:
-            if moved.after in TERMINAL:
+            if moved.after in TERMINAL and moved.task.state in TERMINAL:  # else it was requeued in the same turn
                 self._ended(moved.task)
         for peer in self._followers:
             for moved in moves:
