@@ -79,6 +79,7 @@ class Worker:
         self._unrecorded: dict[int, Outcomes] = {}
         self._outcomes_sent = 0
         self._welcome = False  # in this session
+        self._given_back: set[tuple[str, int]] = set()  # while they ran: what becomes of them is not ours to say
         self._beats = 0
         self._noted: set[CurrentTask] = set()
         self._draining = asyncio.Event()
@@ -118,7 +119,9 @@ class Worker:
         self._hand_back(self._pool.give_back())
         if not await self._emptied(grace):
             logger.warning("worker %s interrupts %d tasks: the grace period is over", self.name, len(self._pool.held()))
-            self._connection.post(Handback(self._pool.held(), started=True))
+            given = self._pool.held()
+            self._given_back.update((token.id, token.attempt) for token in given)
+            self._connection.post(Handback(given, started=True))
             self._pool.cancel_all()
             await self._emptied(INTERRUPT_GRACE)
         await self._recorded(INTERRUPT_GRACE if deliver is None else deliver)
@@ -136,7 +139,6 @@ class Worker:
 
     def _hello(self) -> Hello:
         self._welcome = False
-        unrecorded = [Token(item.id, item.attempt) for batch in self._unrecorded.values() for item in batch.items]
         return Hello(
             "worker",
             PROTOCOL_VERSION,
@@ -147,8 +149,14 @@ class Worker:
             slots=0 if self._draining.is_set() else self._slots,
             own=self._own,
             definitions=self._definitions,
-            holding=[*self._pool.held(), *unrecorded],
+            holding=self._holding(),
         )
+
+    def _holding(self) -> list[Token]:
+        """The attempts that are here, or have ended here and are not recorded."""
+        held = [token for token in self._pool.held() if (token.id, token.attempt) not in self._given_back]
+        unrecorded = [Token(item.id, item.attempt) for batch in self._unrecorded.values() for item in batch.items]
+        return held + unrecorded
 
     def _welcomed(self, welcome: Welcome) -> None:
         self._welcome = True
@@ -189,7 +197,7 @@ class Worker:
     def _report(self, outcomes: Sequence[Outcome]) -> None:
         """Report outcomes, and keep them until they are recorded."""
         batches = []
-        for part in _parts(outcomes):
+        for part in _parts([outcome for outcome in outcomes if (outcome.id, outcome.attempt) not in self._given_back]):
             self._outcomes_sent += 1
             batches.append(Outcomes(self._outcomes_sent, part))
         self._unrecorded.update((batch.number, batch) for batch in batches)
