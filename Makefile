@@ -47,7 +47,7 @@ bench: ## Measure speed, beside the other task queues
 
 .PHONY: chaos
 chaos: ## Kill and stall real processes: make chaos ROUNDS=1000
-	$(uv) run pytest tests/chaos --rounds=$(ROUNDS)
+	$(uv) run pytest tests/chaos --full --rounds=$(ROUNDS)
 
 .PHONY: simulate
 simulate: ## Run the seeded simulator: make simulate SEEDS=10000

@@ -13,7 +13,7 @@ from tests.support.cluster import Cluster
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     # Here and not in tests/chaos: pytest reads options only from the conftest of a folder that it was started with.
-    parser.addoption("--rounds", type=int, default=3, help="how many rounds each chaos test plays (default: 3)")
+    parser.addoption("--rounds", type=int, default=1, help="how many rounds each chaos test plays (default: 1)")
     parser.addoption("--full", action="store_true", help="chaos tests in full size, not in the short size of CI")
 
 

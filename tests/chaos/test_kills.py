@@ -157,8 +157,10 @@ def test_kill_9_of_the_own_worker(cluster: Cluster, figures: Figures, rounds: in
 @pytest.mark.parametrize("own", [False, True], ids=["subworkers", "own worker"])
 @pytest.mark.parametrize("seconds", [0.0, 0.01], ids=["short", "10 ms"])
 def test_kill_9_of_the_control_plane(
-    cluster: Cluster, figures: Figures, rounds: int, own: bool, seconds: float
+    cluster: Cluster, figures: Figures, rounds: int, full: bool, own: bool, seconds: float
 ) -> None:
+    if not full and own == bool(seconds):
+        pytest.skip("only in full size")
     control_plane = start(cluster, own)
     workers = [] if own else [cluster.worker(name=f"worker-{n}") for n in range(2)]
     submitted: dict[str, str] = {}

@@ -33,10 +33,10 @@ def test_a_worker_may_start_first(cluster: Cluster) -> None:
     assert control_plane.terminate() == 0
 
 
-def test_a_worker_that_finds_nobody_can_be_stopped(cluster: Cluster) -> None:
+def test_a_worker_that_finds_nobody_says_so_and_can_be_stopped(cluster: Cluster) -> None:
     worker = cluster.program("lonely", "worker", "start")
     until(lambda: "no control plane yet" in worker.log, 30, "the warning")
-    assert "start one: fastworker start" in worker.log
+    assert "nobody listens there; start one: fastworker start" in worker.log
     assert worker.terminate() == 0
 
 
