@@ -41,6 +41,10 @@ types: ## Check the types (mypy, strict)
 layers: ## Check that imports point only downward (import-linter)
 	$(uv) run lint-imports
 
+.PHONY: newest
+newest: ## Run the fast tests on the newest Python that is supported
+	WANTED_PYTHON=3.13 UV_PROJECT_ENVIRONMENT=.venv-newest $(uv) run pytest tests/core tests/worker tests/server
+
 .PHONY: bench
 bench: ## Measure speed, beside the other task queues
 	$(uv) run python -m benchmarks
