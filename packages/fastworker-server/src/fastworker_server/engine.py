@@ -319,7 +319,7 @@ class Engine:
         self.lanes.reroute(self.workers.values())
         same_process = before is None or (before.host, before.pid) == (hello.host, hello.pid)
         for task in [*had.values(), *self._recovering_of(worker.name)]:
-            if task.id not in worker.assigned and same_process:
+            if task.id not in worker.assigned and same_process and task.options.acks != "early":
                 self._queue_again(task, Move.HAND_BACK, now)  # it never got there
             elif task.id not in worker.assigned:
                 self._lose(task, now)
