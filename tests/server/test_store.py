@@ -152,7 +152,7 @@ async def test_the_oldest_ended_tasks_are_forgotten_and_say_so(store: SqliteStor
     assert await store.forget(keep=4, keep_for=1e9, now=NOW + 100) == {State.SUCCEEDED: 6}
     assert [await store.get(task.id) for task in tasks[:6]] == ["expired"] * 6
     kept = [task.id for task in [*tasks[6:], waiting]]
-    assert list(await store.get_many(kept)) == kept
+    assert set(await store.get_many(kept)) == set(kept)
     assert await store.known([tasks[0].id]) == {tasks[0].id}
     assert await store.forget(keep=100, keep_for=50, now=NOW + 100) == {State.SUCCEEDED: 4}
 
