@@ -127,11 +127,12 @@ async def _cancel(process: ClientProcess, simulation: Simulation, task_id: str) 
 async def _requeue(process: ClientProcess, simulation: Simulation, task_id: str) -> None:
     ledger = simulation.ledger
     ledger.requeues_asked.add(task_id)
+    exists = task_id in ledger.accepted
     try:
         answer = await process.client.requeue(task_id)
         ledger.say(process.name, f"requeued {short(task_id)}: {answer}")
     except TaskNotFound:
-        simulation.checker.require(task_id not in ledger.accepted, f"{short(task_id)} was accepted and is not found")
+        simulation.checker.require(not exists, f"{short(task_id)} was accepted and is not found")
     except Refused:
         pass  # the store can't be read now
 

@@ -358,8 +358,10 @@ class Checker:
         gone = worker.name not in engine.workers
         self.require(gone or not long_ago, f"{worker.name} was killed, and its tasks are not back in the queue")
 
-    def check_waiters(self) -> None:
-        """All who waited for an end must have been told."""
+    def check_peers(self, engine: Engine) -> None:
+        """All who waited for an end must have been told, and all workers that live must be known."""
+        for name in self.missing_workers(engine):
+            self.fail(f"{name} lives and gets no tasks for ever")
         for text in self.ledger.dead_ends():
             self.fail(f"{text} for ever")
         self.raise_first()
@@ -369,8 +371,6 @@ class Checker:
         for task in engine.tasks.values():
             why = explain(engine, task, self.simulation.world.now).reason
             self.fail(f"{short(task.id)} ({task.name}) stayed {task.state} for ever: {why}")
-        for name in self.missing_workers(engine):
-            self.fail(f"{name} lives and gets no tasks for ever")
         on_disk = self.simulation.disk.tasks()
         for task_id in self.ledger.accepted:
             stored = on_disk.get(task_id)

@@ -28,7 +28,9 @@ class Faults:
         simulation = self._simulation
         simulation.ledger.say("nature", "all faults end")
         simulation.disk.failing, simulation.disk.trap = False, None
-        for link in simulation.network.links.values():
+        for name, link in simulation.network.links.items():
+            if link.parted_until > simulation.world.now:
+                simulation.network.cut(name)
             link.drop = link.refuse = link.parted_until = 0.0
         for process in [simulation.server, *simulation.workers.values(), *simulation.clients.values()]:
             if process.stopped:

@@ -89,8 +89,7 @@ class SimWorker(Worker):
 
     def holding(self) -> list[Token]:
         """What it holds, or has not yet got rid of."""
-        unrecorded = [Token(item.id, item.attempt) for batch in self._unrecorded.values() for item in batch.items]
-        return [*self._pool.held(), *unrecorded]
+        return self._holding()
 
 
 class WorkerProcess(SimProcess):

@@ -146,9 +146,10 @@ class Simulation:
         self.start_worker(list(NAMES), slots=16)
         self.start_client(behaviour.resume_all)
         self._wait_until(self._is_at_rest)
-        self.checker.check_waiters()
+        self.checker.check_peers(self.server.control_plane.engine)
         for client in self.clients.values():
             client.kill()  # one that was cut off for long may have woken up and begun something new
+        self.world.run(self.world.now + 1.0)
         self._wait_until(lambda: not self.server.control_plane.engine.tasks)
         self.world.run(self.world.now + 1.0)
 
