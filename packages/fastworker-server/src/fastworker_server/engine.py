@@ -374,7 +374,10 @@ class Engine:
     def heard(self, worker: WorkerRecord, now: float) -> None:
         """A worker has said something."""
         worker.last_heard = now
-        worker.silent = False
+        if worker.silent and self.workers.get(worker.name) is worker:
+            worker.silent = False
+            self.timers.cancel(worker.lease_timer)  # it waits for the end of the lease: too late for the next silence
+            worker.lease_timer = self.timers.at(now + self.limits.silence, self._check_lease, worker)
 
     def set_slots(self, worker: WorkerRecord, slots: int) -> None:
         """A worker wants more or fewer tasks at once; 0 while it drains."""
