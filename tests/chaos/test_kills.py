@@ -20,6 +20,8 @@ LONGEST_RETURN = 3.0
 """Seconds from the kill of a worker until all that it had runs again."""
 TASKS = 5000
 GRACE = "10"
+SILENCE = "3"
+"""Seconds; an idle worker says something every 2."""
 LONGEST_STOP = 10.0 + 5.0
 
 
@@ -290,7 +292,7 @@ def test_sigterm_of_the_own_worker(cluster: Cluster, figures: Figures, rounds: i
 
 
 def test_a_worker_that_is_stopped_for_a_while_keeps_its_work(cluster: Cluster, figures: Figures, rounds: int) -> None:
-    cluster.start("--processes", "0", FASTWORKER_SILENCE="1", FASTWORKER_LEASE="30")
+    cluster.start("--processes", "0", FASTWORKER_SILENCE=SILENCE, FASTWORKER_LEASE="60")
     sleeper = cluster.worker(name="sleeper")
     submitted: dict[str, str] = {}
     for n in range(rounds):
@@ -323,13 +325,14 @@ def await_worker(cluster: Cluster, name: str) -> None:
 
 
 def silent(cluster: Cluster, name: str) -> bool:
-    """Whether nothing was heard of the worker for more than a second."""
-    return any(worker.name == name and worker.silent_for > 3.0 for worker in cluster.client.workers())
+    """Whether nothing was heard of the worker for so long that it gets no new tasks."""
+    longest = float(SILENCE) + 0.2
+    return any(worker.name == name and worker.silent_for > longest for worker in cluster.client.workers())
 
 
 def test_a_worker_that_is_stopped_beyond_its_lease(cluster: Cluster, figures: Figures, rounds: int) -> None:
     """Its tasks run elsewhere; its late reports change nothing; it may come back."""
-    cluster.start("--processes", "0", FASTWORKER_SILENCE="1", FASTWORKER_LEASE="4")
+    cluster.start("--processes", "0", FASTWORKER_SILENCE=SILENCE, FASTWORKER_LEASE="5")
     cluster.worker(name="other")
     submitted: dict[str, str] = {}
     for n in range(min(rounds, 5)):

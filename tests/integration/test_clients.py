@@ -265,7 +265,7 @@ def test_plain_tcp_only_when_asked_for(cluster: Cluster) -> None:
     assert refused.code == 2
     assert "--insecure" in refused.err
     control_plane = cluster.start("--insecure", "--listen", address, listen=cluster.url)
-    assert "INSECURE" in control_plane.log
+    until(lambda: "INSECURE" in control_plane.log, what="the warning")
     assert cluster.run("submit", "add", "--args", "[1, 2]", "--url", address).out == "3\n"
 
 
