@@ -174,7 +174,7 @@ class Engine:
             case "succeeded":
                 worker.finished += 1
                 self.complete(task, outcome.result, now)
-            case "cancelled" if task.cancelling:
+            case "cancelled":
                 self._end(task, Move.CANCEL, now)
             case "retry":
                 self._retry_later(task, outcome.after or 0.0, now)
