@@ -223,13 +223,13 @@ class Client:
         self, signature: Signature | None, submissions: Sequence[Submission], *, strict: bool = False
     ) -> list[TaskHandle[Any]]:
         """Queue submissions that are made already, in as few requests as possible, and watch them."""
-        handles = []
+        handles: list[TaskHandle[Any]] = []
         for submission in submissions:
             submission.watch = True
             ending = self._endings.get(submission.id)
             if ending is None or ending.ended is not None:
                 ending = self._endings[submission.id] = Ending(submission.id)
-            handles.append(TaskHandle[Any].make(submission.id, self, signature, ending))
+            handles.append(TaskHandle.make(submission.id, self, signature, ending))
         parts = list(_requests(submissions))
         if len(parts) == 1:
             await self._submit(parts[0], strict)
