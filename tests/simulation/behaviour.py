@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from fastworker.client import Ending
+from fastworker.ending import Ending
 from fastworker.errors import ConnectionFailed, FastWorkerError, Refused, TaskNotFound
 from fastworker.lifecycle import State
 from fastworker.protocol import Submission
