@@ -139,9 +139,9 @@ async def _requeue(process: ClientProcess, simulation: Simulation, task_id: str)
 
 async def _pause(process: ClientProcess, simulation: Simulation, what: tuple[str, str]) -> None:
     kind, value = what
-    resumed = simulation.ledger.resumes[what]
+    resumed, alone = simulation.ledger.resumes[what], not simulation.ledger.resuming[what]
     await process.client.pause(**{kind: value})
-    if simulation.ledger.resumes[what] == resumed and not simulation.ledger.resuming[what]:
+    if simulation.ledger.resumes[what] == resumed and alone:  # no `resume` may have overtaken it
         simulation.ledger.say(process.name, f"paused {what}")
         simulation.ledger.paused.add(what)
 

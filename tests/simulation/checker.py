@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import Process
 
 SLACK = 1e-6
+NEVER_ACCEPTED = "never accepted"
 Snapshot = tuple[State, int, int, int]
 
 
@@ -246,7 +247,7 @@ class Checker:
             self.require(task_id in self._states, f"{short(task_id)} was accepted and is gone")
         for task_id, executions in self.ledger.executions.items():
             if task_id not in self._states:
-                self._excuse(executions, "never accepted")
+                self._excuse(executions, NEVER_ACCEPTED)
         for task in tasks:
             known = _snapshot(task) in self._history[task.id]
             self.require(known, f"{short(task.id)} came back as it never was: {task}")
@@ -278,7 +279,8 @@ class Checker:
             ended_badly = old.status in ("failed", "timeout", "retry", "cancelled")
             if not old.process.dead and not ended_badly and old.given_up is None:
                 self.fail(f"{short(task_id)} runs at {new.process.name} and at {old.process.name}, which lives")
-        if task_id in self._early and len(before) > self.ledger.requeues.get(task_id, 0):
+        earlier = [execution for execution in before if execution.given_up != NEVER_ACCEPTED]
+        if task_id in self._early and len(earlier) > self.ledger.requeues.get(task_id, 0):
             self.fail(f"{short(task_id)} (acks=early) was started twice")
 
     def recorded(self, worker: WorkerProcess, outcomes: Sequence[Outcome]) -> None:
