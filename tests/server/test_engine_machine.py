@@ -105,9 +105,11 @@ class EngineMachine(RuleBasedStateMachine):
         if name in self.engine.workers:
             self.engine.reconnected(self.records[name], self.now)
 
-    @rule(name=workers)
-    def die(self, name: str) -> None:
-        self.held[name] = []
+    @rule(name=workers, really=st.booleans())
+    def is_lost(self, name: str, really: bool) -> None:
+        """Dead, or only thought to be: then what it runs will be reported late."""
+        if really:
+            self.held[name] = []
         if name in self.engine.workers:
             self.engine.leave(self.records[name], self.now)
 
