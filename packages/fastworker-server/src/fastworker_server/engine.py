@@ -239,9 +239,7 @@ class Engine:
         if not started:
             task.attempt -= 1
             worker.stalled()
-        if task.cancelling:
-            self._end(task, Move.CANCEL, now)
-        elif started and task.options.acks == "early":
+        if started and task.options.acks == "early":
             self._lose(task, now)
         else:
             self._queue_again(task, Move.HAND_BACK, now)
@@ -261,6 +259,9 @@ class Engine:
             self._queue_again(task, Move.LOSE, now)
 
     def _queue_again(self, task: Task, what: Move, now: float) -> None:
+        if task.cancelling:
+            self._end(task, Move.CANCEL, now)
+            return
         task.worker = None
         task.recovering = False
         self._move(task, what, now)
