@@ -32,7 +32,6 @@ class Stage:
     def __init__(self, **limits: Any) -> None:
         self.now = START
         self.engine = Engine(Limits(**limits), Random(0))
-        self.moves: list[tuple[str, State, State]] = []
 
     # ---- clients -------------------------------------------------------------------------------------------------
 
@@ -76,10 +75,15 @@ class Stage:
 
     # ---- time ----------------------------------------------------------------------------------------------------
 
-    def advance(self, seconds: float) -> None:
-        """Time passes, timer by timer."""
+    def advance(self, seconds: float, *, silent: bool = False) -> None:
+        """Time passes, timer by timer. `silent`: no worker says anything meanwhile."""
         end = self.now + seconds
-        while (due := self.engine.timers.next_due()) <= end:
-            self.now = max(self.now, due)
+        while True:
+            due = self.engine.timers.next_due()
+            self.now = min(max(self.now, due), end)
+            for worker in () if silent else self.engine.workers.values():
+                if worker.connected:
+                    self.engine.heard(worker, self.now)
+            if due > end:
+                break
             self.engine.timers.fire_due(self.now)
-        self.now = end

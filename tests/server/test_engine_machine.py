@@ -6,7 +6,7 @@ from random import Random
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from fastworker.lifecycle import OPEN, TERMINAL, State
 from fastworker.protocol import Hello, Order, Outcome, Outcome_, Submission, Token
@@ -144,8 +144,9 @@ class EngineMachine(RuleBasedStateMachine):
 
     # ---- time ----------------------------------------------------------------------------------------------------
 
-    @rule(target=tasks)
-    def dispatch(self) -> object:
+    @invariant()
+    def what_can_start_is_started(self) -> None:
+        """First of the invariants: after each step, as the control plane does it."""
         for worker, order in self.engine.dispatch(self.now):
             assert order.name in worker.names
             assert worker.usable
@@ -153,7 +154,6 @@ class EngineMachine(RuleBasedStateMachine):
             assert task.expires_at is None or task.expires_at >= self.now
             assert order.name not in self.engine.lanes.paused_names
             self.held[worker.name].append(order)
-        return multiple()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 11.0, 61.0]))
     def time_passes(self, seconds: float) -> None:
