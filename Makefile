@@ -17,8 +17,9 @@ demo: ## See it run: a control plane, workers and tasks on this machine
 	$(uv) run fastworker demo
 
 .PHONY: test
-test: ## Run the tests
-	$(uv) run pytest
+test: ## Run the tests: all that can run side by side, then those that measure time
+	$(uv) run pytest -n 2 --dist loadfile --ignore tests/chaos
+	$(uv) run pytest tests/chaos
 
 .PHONY: check
 check: lint types layers test ## All that a change must pass: lint, types, layers, test
