@@ -97,7 +97,11 @@ def test_arguments_that_are_not_json(running: Cluster, text: str) -> None:
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("value", [object(), {1: object()}, lambda: 1, {"s": "\ud800"}], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1: object()}, lambda: 1, {"s": "\ud800"}],
+    ids=["an object", "an object in a dict", "a function", "a lone surrogate"],
+)
 def test_a_value_without_a_json_form(running: Cluster, value: object) -> None:
     with pytest.raises(NotSerializable, match="the arguments of echo"):
         running.client.delay("echo", value)
