@@ -80,7 +80,7 @@ def recovery_does_not_wait_for_workers(self: Engine, tasks: Iterable[Task], work
     _recover(self, tasks, [], now)
 
 
-@mutant(Engine, "_adopt", seed=3)
+@mutant(Engine, "_adopt", seed=4)
 def a_worker_that_comes_back_loses_what_it_holds(self: Engine, worker: WorkerRecord, token: Token, now: float) -> bool:
     return False
 
@@ -199,7 +199,7 @@ def the_session_delivers_duplicates(self: Session, frame: Frame, now: float) -> 
     return _receive(self, frame, now) or (frame.items if twice else [])
 
 
-@mutant(Session, "tick", seed=3)
+@mutant(Session, "tick", seed=7)
 def the_session_does_not_send_again(self: Session, now: float) -> None:
     self._resend_due = float("inf")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from fastworker.settings import Sync
+
 NAMES = ("quick", "long", "flaky", "polite", "stuck", "once", "killer")
 FAULTS = (
     "cut", "part", "part_and_cut", "lossy", "full", "stop_worker", "kill_worker", "replace_worker", "lose_machine",
@@ -29,6 +31,8 @@ class Plan:
     delay: tuple[float, float]
     latency: tuple[float, float]
     own_worker: bool
+    sync: Sync
+    """`full`: every commit takes the way through the writer's thread."""
 
 
 def make_plan(seed: str) -> Plan:
@@ -49,4 +53,5 @@ def make_plan(seed: str) -> Plan:
         delay=(0.0001, 0.05) if slow else (0.0001, 0.002),
         latency=random.choice(((0.0005, 0.002), (0.001, 0.01), (0.01, 0.1))),
         own_worker=random.random() < 0.4,
+        sync="full" if random.random() < 0.5 else "normal",
     )

@@ -39,7 +39,7 @@ class Server(SimProcess):
         super().__init__(simulation, f"control-{number}")
         self.began = simulation.world.now
         settings = Settings(
-            store="memory", listen=[URL], processes=0, **simulation.plan.limits
+            store="memory", sync=simulation.plan.sync, listen=[URL], processes=0, **simulation.plan.limits
         )  # "memory": the disk of the simulation is behind it
         self.control_plane = ControlPlane(settings)
         self.up = False
