@@ -7,6 +7,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -21,9 +22,8 @@ pytestmark = pytest.mark.integration
 def playground(tmp_path: Path) -> Iterator[Playground]:
     folder = tmp_path / "empty"
     folder.mkdir()
-    (tmp_path / "temporary").mkdir()
-    with Playground(folder) as place:
-        place.environment["TMPDIR"] = str(tmp_path / "temporary")
+    with TemporaryDirectory(prefix="fw-") as short, Playground(folder) as place:  # the path of a socket has to be short
+        place.environment["TMPDIR"] = short
         yield place
 
 
