@@ -156,13 +156,18 @@ def test_kill_9_of_the_own_worker(cluster: Cluster, figures: Figures, rounds: in
 # ---- the control plane -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["subworkers", "own worker"])
-@pytest.mark.parametrize("seconds", [0.0, 0.01], ids=["short", "10 ms"])
+@pytest.mark.parametrize(
+    ("own", "seconds"),
+    [
+        pytest.param(False, 0.0, id="subworkers, no-op", marks=pytest.mark.full),
+        pytest.param(False, 0.01, id="subworkers, 10 ms"),
+        pytest.param(True, 0.0, id="own worker, no-op"),
+        pytest.param(True, 0.01, id="own worker, 10 ms", marks=pytest.mark.full),
+    ],
+)
 def test_kill_9_of_the_control_plane(
-    cluster: Cluster, figures: Figures, rounds: int, full: bool, own: bool, seconds: float
+    cluster: Cluster, figures: Figures, rounds: int, own: bool, seconds: float
 ) -> None:
-    if not full and own == bool(seconds):
-        pytest.skip("only in full size")
     control_plane = start(cluster, own)
     workers = [] if own else [cluster.worker(name=f"worker-{n}") for n in range(2)]
     submitted: dict[str, str] = {}
