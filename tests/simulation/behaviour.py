@@ -85,6 +85,7 @@ async def _submit(process: ClientProcess, simulation: Simulation, submissions: l
     """Submit until it is accepted, as a patient application does; then wait for the ends of some."""
     ledger, client = simulation.ledger, process.client
     ids = [submission.id for submission in submissions]
+    ledger.submitting[process.name] += 1
     ledger.submitted.update({submission.id: submission for submission in submissions})
     ending = None
     strict = process.random.random() < 0.1
@@ -102,6 +103,7 @@ async def _submit(process: ClientProcess, simulation: Simulation, submissions: l
             strict = False
         await asyncio.sleep(1.0)
     ledger.say(process.name, f"has {' '.join(map(short, ids))} accepted")
+    ledger.submitting[process.name] -= 1
     simulation.checker.accepted(ids)
     for task_id in ids[:3]:
         process.begin(_watch(process, simulation, task_id, ending))
@@ -161,6 +163,7 @@ async def resume_all(process: ClientProcess, simulation: Simulation) -> None:
     while True:  # a client that was cut off may still get through with its `pause`
         for what in [*(("queue", queue) for queue in sorted(set(QUEUES))), *(("name", name) for name in NAMES)]:
             await _resume(process, simulation, what)
+        simulation.ledger.all_resumed = True
         await asyncio.sleep(20.0)
 
 

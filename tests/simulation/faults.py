@@ -132,6 +132,7 @@ class Faults:
 
     def _kill_this_client(self, client: ClientProcess) -> None:
         client.kill()
+        del self._simulation.ledger.submitting[client.name]
         watched = self._simulation.ledger.watched
         for key in [key for key in watched if key[0] == client.name]:
             del watched[key]

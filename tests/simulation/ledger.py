@@ -53,6 +53,9 @@ class Ledger:
     """Each end that the engine gave to a task."""
     paused: set[tuple[str, str]] = field(default_factory=set)
     """What is held: said by a client and answered, and not yet asked to go on."""
+    submitting: Counter[str] = field(default_factory=Counter)
+    """By client: requests that are not accepted yet."""
+    all_resumed: bool = False
     on_execution: Callable[[Execution], None] = lambda _execution: None
 
     def say(self, who: str, what: str) -> None:

@@ -161,9 +161,10 @@ class Simulation:
     def _is_at_rest(self) -> bool:
         if not self.server.up or self.server.dead:
             return False
-        engine = self.server.control_plane.engine
+        engine, ledger = self.server.control_plane.engine, self.ledger
+        said_all = ledger.all_resumed and not any(ledger.submitting.values())
         missing = self.checker.missing_workers(engine)
-        return not engine.tasks and not self.ledger.dead_ends() and not missing
+        return said_all and not engine.tasks and not ledger.dead_ends() and not missing
 
     def _after_step(self, process: Process) -> None:
         if process is self.server and self.server.up:
