@@ -286,7 +286,7 @@ class Checker:
     def recorded(self, worker: WorkerProcess, outcomes: Sequence[Outcome]) -> None:
         """A worker was told that these outcomes are safe."""
         for outcome in outcomes:
-            execution = self.ledger.find(outcome.id, outcome.attempt, worker.name)
+            execution = self.ledger.find(outcome, worker.name)
             row = self.simulation.disk.task(outcome.id)
             if execution is None or execution.given_up is not None:
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastworker.lifecycle import State
-from fastworker.protocol import Ended, Submission
+from fastworker.protocol import Ended, Outcome, Submission
 from tests.simulation.world import Process, World
 
 
@@ -74,10 +74,11 @@ class Ledger:
         execution.ended, execution.status, execution.result = self.world.now, status, result
         self.say(execution.process.name, f"ends {short(execution.task_id)}/{execution.attempt}: {status}")
 
-    def find(self, task_id: str, attempt: int, worker: str) -> Execution | None:
-        """The last execution with this token at this worker."""
-        for execution in reversed(self.executions.get(task_id, ())):
-            if execution.attempt == attempt and execution.process.name == worker:
+    def find(self, outcome: Outcome, worker: str) -> Execution | None:
+        """The execution that had this outcome. A task that was lost unaccepted may use its attempt numbers again."""
+        for execution in reversed(self.executions.get(outcome.id, ())):
+            same = (execution.attempt, execution.started) == (outcome.attempt, outcome.started)
+            if same and execution.process.name == worker:
                 return execution
         return None
 
