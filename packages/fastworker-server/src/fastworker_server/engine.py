@@ -79,6 +79,7 @@ class Engine:
         self.expected_workers: set[str] = set()
         self.recovering_until: float | None = None
         self._next_seq = next_seq
+        self._spent: dict[str, int] = {}  # attempt numbers that workers named for tasks that are not known here
 
     # ---- submit --------------------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ class Engine:
             headers=submission.headers,
         )
         self._next_seq += 1
+        task.attempt = self._spent.pop(task.id, 0)
         self.tasks[task.id] = task
         if options.expires is not None:
             task.expires_at = now + options.expires
@@ -339,6 +341,7 @@ class Engine:
     def _adopt(self, worker: WorkerRecord, token: Token, now: float) -> bool:
         task = self.tasks.get(token.id)
         if task is None:
+            self._spend(token)
             return False
         if task.state is State.RUNNING and task.attempt == token.attempt and task.worker == worker.name:
             worker.assign(task, self.catalog.estimate(task.name))
@@ -353,6 +356,11 @@ class Engine:
             return False
         self._start_as_found(task, worker, now)
         return True
+
+    def _spend(self, token: Token) -> None:
+        """A worker has an attempt of an unknown task: if that is submitted again, its numbers go on from there."""
+        if token.id not in self.ended and len(self._spent) < REMEMBERED:
+            self._spent[token.id] = max(token.attempt, self._spent.get(token.id, 0))
 
     def _start_as_found(self, task: Task, worker: WorkerRecord, now: float) -> None:
         """A worker has an attempt of this task that we know nothing of, later than all that we know."""
