@@ -15,6 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     # Here and not in tests/chaos: pytest reads options only from the conftest of a folder that it was started with.
     parser.addoption("--rounds", type=int, default=1, help="how many rounds each chaos test plays (default: 1)")
     parser.addoption("--full", action="store_true", help="chaos tests in full size, not in the short size of CI")
+    parser.addoption("--shots", action="store_true", help="keep a picture of every page of the dashboard for the docs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--full"):
+        only_full = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=only_full)
+        items[:] = [item for item in items if item not in only_full]
 
 
 @pytest.fixture

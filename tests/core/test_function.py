@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -125,19 +125,9 @@ class Callable_:
     def __call__(self) -> None: ...
 
 
-def numbers() -> Iterator[int]:
-    yield 1
-
-
-async def numbers_async() -> AsyncIterator[int]:
-    yield 1
-
-
 @pytest.mark.parametrize(
     ("target", "text"),
     [
-        (numbers, "numbers yields; a task function returns one result"),
-        (numbers_async, "numbers_async yields; a task function returns one result"),
         (Callable_, "is not a function"),
         (Callable_(), "is not a function"),
         (staticmethod(len), "is not a function"),

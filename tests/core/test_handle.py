@@ -100,7 +100,7 @@ async def test_a_cancellation_asks_the_client() -> None:
     [
         (Ended("id-1", State.FAILED, "error", error=ERROR), errors.TaskFailed, "task id-1 failed: builtins.ValueError"),
         (Ended("id-1", State.FAILED, "crashed", error=ERROR), errors.TaskCrashed, "task id-1 failed"),
-        (Ended("id-1", State.FAILED, "upstream", error=ERROR), errors.TaskFailed, "task id-1 failed"),
+        (Ended("id-1", State.FAILED, "upstream", error=ERROR), errors.UpstreamFailed, "task id-1 failed"),
         (Ended("id-1", State.FAILED, "timeout", error=ERROR), errors.TaskTimeout, "ran longer than its time limit"),
         (Ended("id-1", State.FAILED, "error"), errors.TaskFailed, "no error was reported"),
         (Ended("id-1", State.CANCELLED), errors.TaskCancelled, "task id-1 was cancelled"),

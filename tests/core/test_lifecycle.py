@@ -19,6 +19,7 @@ LAW = """
     new        schedule  scheduled
     new        await     waiting
     waiting    release   queued
+    waiting    schedule  scheduled
     waiting    fail      failed
     waiting    cancel    cancelled
     waiting    expire    expired
@@ -42,6 +43,9 @@ LAW = """
     failed     requeue   queued
     cancelled  requeue   queued
     expired    requeue   queued
+    failed     await     waiting
+    cancelled  await     waiting
+    expired    await     waiting
 """
 
 
@@ -73,7 +77,7 @@ def test_the_table_holds_nothing_else() -> None:
 
 
 def test_what_has_ended_stays_ended_unless_somebody_requeues_it() -> None:
-    assert {what for state, what in TRANSITIONS if state in TERMINAL} == {Move.REQUEUE}
+    assert {what for state, what in TRANSITIONS if state in TERMINAL} == {Move.REQUEUE, Move.AWAIT}
 
 
 def test_every_open_task_can_be_cancelled_and_whatever_waits_can_expire() -> None:

@@ -14,7 +14,7 @@ from fastworker.tasks import DEFAULTS, OPTION_NAMES, UNSAID, Backoff, Options, P
 
 
 def made(**said: Any) -> Options:
-    return make_options("send_email", **said)
+    return make_options("send_email", **said)[0]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_an_option_that_does_not_exist_is_refused_with_those_that_do() -> None:
 def test_every_option_can_be_said() -> None:
     said = made(
         priority="low", queue="q", retries=1, backoff=1, timeout=1, delay=1, eta=1, expires=1, result_ttl=1,
-        acks="late", tags=["t"],
+        acks="late", tags=["t"], hard_timeout=2,
     )  # fmt: skip
     assert all(getattr(said, name) is not None for name in OPTION_NAMES)
 

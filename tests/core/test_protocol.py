@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fastworker import protocol, session
 from fastworker.lifecycle import State
+from fastworker.limits import RateLimit, TaskLimits
 from fastworker.protocol import (
     MAX_FRAME_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -26,6 +27,7 @@ from fastworker.protocol import (
     Changes,
     Control,
     Credit,
+    Duplicates,
     Ended,
     Frame,
     FromControlPlane,
@@ -37,6 +39,7 @@ from fastworker.protocol import (
     MalformedFrame,
     Message,
     Note,
+    Notes,
     Order,
     Outcome,
     Outcomes,
@@ -47,6 +50,8 @@ from fastworker.protocol import (
     Requeue,
     Results,
     Run,
+    Schedule,
+    Schedules,
     Stop,
     Submission,
     Submit,
@@ -56,36 +61,59 @@ from fastworker.protocol import (
     decode,
     encode,
 )
-from fastworker.tasks import DEFAULTS, Backoff, Definition, ErrorInfo, Options, Priority
+from fastworker.schedule import Timing
+from fastworker.search import TaskFilter
+from fastworker.tasks import DEFAULTS, Backoff, Definition, ErrorInfo, Options, Priority, Ties
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 
 OPTIONS = Options(
-    Priority.HIGH, "mail", 3, Backoff("linear", 2.0, 9.0, False), 30.0, 5.0, 1.7e9, 60.0, 0.0, "early", ("a", "b")
+    Priority.HIGH, "mail", 3, Backoff("linear", 2.0, 9.0, False), 30.0, 5.0, 1.7e9, 60.0, 0.0, "early", ("a", "b"), 40.0
 )
 ERROR = ErrorInfo("builtins.ValueError", "nö", "Traceback …", "tasks.py:5 in work")
 TOKEN = Token("id-1", 2)
+LIMITS = TaskLimits((RateLimit(10, 1.0), RateLimit(100_000, 86_400.0)), 5)
+TIES = Ties("key", "tenant", "add:1", 60.0, "replace", ("id-1", "id-2"), "run", "flow", "parent", "nightly")
+FILTER = TaskFilter(
+    ("w",), (State.FAILED,), ("add",), ("0190b7e2",), ("mail",), (Priority.LOW,), "host:1", ("t",), ("a",), ("e",),
+    "builtins.ValueError", "tasks.py:5 in work", 1.7e9, 1.6e9, 2.5,
+)  # fmt: skip
+TIMING = Timing(60.0, "0 9 * * 1-5", "Europe/Berlin", 1.7e9, 1.8e9, 3, "all", "queue")
 
 # For each kind one message in which everything is said, and one in which as little as possible is.
 MESSAGES: list[Message] = [
     Hello(
         "worker", 1, "host:1:ab", "host", 1, "0.4.0", 8, True,
-        [Definition("add", OPTIONS, {"type": "object", "default": None}, "Add.")], [TOKEN],
+        [Definition("add", OPTIONS, {"type": "object", "default": None}, "Add.", LIMITS, TIMING)], [TOKEN],
     ),
     Hello("client", 1, "me"),
     Submit(1, [Submission("id-1", "add", '{"a":1}', OPTIONS, {"traceparent": "00-…"}, True, True)], True),
     Submit(1, [Submission("id-1", "add", "[]")]),
-    Watch(["id-1", "id-2"]),
+    Watch(["id-1", "id-2"], True),
+    Submit(1, [Submission("id-3", "add", "[]", ties=TIES)]),
+    Watch(["id-1"]),
+    Cancel(1, "id-1", True),
     Cancel(1, "id-1"),
+    Requeue(1, "id-1", "[2]"),
     Requeue(1, "id-1"),
-    Query(1, "list", "id-1", State.FAILED, "add", "mail", 5, 99),
+    Query(1, "list", "id-1", State.FAILED, "add", "mail", 5, 99, after="b"),
     Query(1, "stats"),
-    Control(1, "pause", "mail", "add"),
+    Query(1, "search", limit=5, before=99, filter=FILTER, redact=True),
+    Control(1, "pause", "mail", "add", "w"),
+    Control(1, "limit", name="add", limits=LIMITS),
+    Control(1, "reprioritise", task="id-1", priority=Priority.HIGH),
+    Control(1, "follow", after=7),
     Control(1, "follow"),
+    Control(1, "retry", filter=FILTER, by="ann"),
+    Cancel(1, "id-1", by="ann"),
+    Requeue(1, "id-1", by="ann"),
+    Schedules(1, "add", "report", Schedule("report", "add", TIMING, "[1]", OPTIONS), "id-1"),
+    Schedules(1, "pause", "report"),
     Credit(0),
     Outcomes(7, [Outcome("id-1", 2, "succeeded", 1.7e9, 0.25, "null")]),
+    Outcomes(9, [Outcome("id-1", 2, "retry", 1.7e9, 0.25, after=30.0, hold=True)]),
     Outcomes(8, [Outcome("id-1", 2, "failed", 1.7e9, 0.25, None, ERROR, False, 2.5)]),
-    Heartbeat([Note("id-1", 2, (0.5, "half"), ["line one", "line two"])]),
+    Heartbeat([Note("id-1", 2, (0.5, "half"), ["line one", "line two"], 7, ["1"])]),
     Heartbeat(),
     Handback([TOKEN], True),
     Handback([]),
@@ -94,11 +122,13 @@ MESSAGES: list[Message] = [
     Welcome("instance", "0.4.0", [TOKEN]),
     Welcome("instance", "0.4.0"),
     Accepted([1, 2, 3]),
+    Duplicates(1, {"id-1": "id-2"}),
     Recorded(7),
-    Run([Order("id-1", 2, "add", "[1]", 0, 30.0, {"a": "b"}), Order("id-2", 1, "add", "[]", 3)]),
+    Run([Order("id-1", 2, "add", "[1]", 0, 30.0, {"a": "b"}, {"id-9": "5"}, 40.0), Order("id-2", 1, "add", "[]", 3)]),
     Stop([TOKEN]),
     Results([Ended("id-1", State.FAILED, "error", None, None, ERROR), Ended("id-2", None)]),
     Results([Ended("id-1", State.SUCCEEDED, None, '"x"', True)]),
+    Notes([Note("id-1", 2, None, ["a line"]), Note("id-1", 0)]),
     Answer(1, {"any": [None, {"thing": 1.5}]}),
     Answer(1),
     Changes([Change(5, "id-1", "add", State.RUNNING, 2, 1.7e9)]),
@@ -108,7 +138,10 @@ MESSAGES: list[Message] = [
 
 KINDS = {kind.__dataclass_fields__["kind"].default: kind for kind in get_args(Message)}
 KIND_FIELDS = {(kind, "kind") for kind in KINDS.values()}
-CARRIED = (Submission, Order, Token, Outcome, Note, Ended, Change, Definition, Options, Backoff, ErrorInfo)
+CARRIED = (
+    Submission, Schedule, Timing, Order, Ties, TaskLimits, RateLimit, Token, Outcome, Note, Ended, Change, Definition,
+    Options, Backoff, ErrorInfo, TaskFilter,
+)  # fmt: skip
 
 
 def sent(*messages: Message) -> bytes:

@@ -9,6 +9,8 @@ from fastworker.context import CurrentTask, current_task
 from fastworker.errors import (
     ConfigurationError,
     ConnectionFailed,
+    DuplicateSubmission,
+    EventsLost,
     FastWorkerError,
     InvalidArguments,
     NoControlPlane,
@@ -23,15 +25,20 @@ from fastworker.errors import (
     TaskFailed,
     TaskNotFound,
     TaskTimeout,
+    UnknownDependency,
     UnknownTask,
+    UpstreamFailed,
 )
 from fastworker.function import TaskFunction, task
 from fastworker.handle import TaskHandle
 from fastworker.lifecycle import State
 from fastworker.middleware import Middleware, add_middleware, remove_middleware
 from fastworker.release import RELEASE as __version__
+from fastworker.resources import on_shutdown, on_startup, resource
 from fastworker.retry import Retry
 from fastworker.tasks import Backoff, Priority, TaskInfo
+from fastworker.upstream import UpstreamFailure
+from fastworker.workflow import GroupHandle, chain, group
 
 __all__ = [
     "Backoff",
@@ -40,7 +47,10 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "CurrentTask",
+    "DuplicateSubmission",
+    "EventsLost",
     "FastWorkerError",
+    "GroupHandle",
     "InvalidArguments",
     "Middleware",
     "NoControlPlane",
@@ -61,10 +71,18 @@ __all__ = [
     "TaskInfo",
     "TaskNotFound",
     "TaskTimeout",
+    "UnknownDependency",
     "UnknownTask",
+    "UpstreamFailed",
+    "UpstreamFailure",
     "__version__",
     "add_middleware",
+    "chain",
     "current_task",
+    "group",
+    "on_shutdown",
+    "on_startup",
     "remove_middleware",
+    "resource",
     "task",
 ]

@@ -8,38 +8,41 @@ import os
 import platform
 import socket
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import repeat
 from typing import Any, Self, Unpack
-
-from pydantic import TypeAdapter
 
 from fastworker import current
 from fastworker.addresses import candidates, key_for
-from fastworker.codec import Signature, encode_untyped
+from fastworker.client_schedules import ScheduleCalls
+from fastworker.codec import Signature
 from fastworker.connection import Connection, refusal
 from fastworker.ending import Ending
-from fastworker.errors import ConnectionFailed, NoControlPlane, ResultTimeout, TaskNotFound
+from fastworker.errors import ConnectionFailed, NoControlPlane, PayloadTooLarge, ResultTimeout
+from fastworker.events import Events, Follower
 from fastworker.function import AnyTaskFunction
-from fastworker.handle import CancelAnswer, TaskHandle
-from fastworker.lifecycle import TERMINAL, State
+from fastworker.handle import TaskHandle
+from fastworker.legacy import LegacyCalls
+from fastworker.lifecycle import State
+from fastworker.live import Listening, Live
+from fastworker.many import ManyTasks
 from fastworker.middleware import active_middleware, around_submit
 from fastworker.options import SubmitOptions, make_options
+from fastworker.orders import Orders, Request
 from fastworker.protocol import (
+    MAX_PAYLOAD_BYTES,
     PROTOCOL_VERSION,
     Accepted,
     Answer,
-    Cancel,
-    Change,
     Changes,
-    Control,
+    Duplicates,
     Ended,
     Hello,
     Message,
-    Query,
+    Notes,
     Refused,
-    Requeue,
     Results,
     Submission,
     Submit,
@@ -48,25 +51,18 @@ from fastworker.protocol import (
 )
 from fastworker.release import RELEASE
 from fastworker.settings import load_settings
-from fastworker.tasks import Definition, Priority, TaskInfo, new_task_id
+from fastworker.tasks import Priority, idempotent_id, new_task_id
+from fastworker.ties import NO_RULES
+from fastworker.trace_context import carry_on
 from fastworker.transport import why_unreachable
-from fastworker.views import Explanation, LaneView, Stats, WorkerView
+from fastworker.upstream import encode_call_by_name
 
-Request = Query | Cancel | Requeue | Control
-
-_INFO = TypeAdapter(TaskInfo)
-_INFOS = TypeAdapter(list[TaskInfo])
-_WORKERS = TypeAdapter(list[WorkerView])
-_LANES = TypeAdapter(list[LaneView])
-_STATS = TypeAdapter(Stats)
-_EXPLANATION = TypeAdapter(Explanation)
-_DEFINITIONS = TypeAdapter(list[Definition])
 TASKS_PER_REQUEST = 5000
 CHARACTERS_PER_REQUEST = 1024 * 1024
 """Escaped in a frame, and of four bytes each, they still stay below the limit of a frame."""
 
 
-class Client:
+class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
     """A connection to the control plane, for one event loop.
 
     Use it as `async with Client() as client:`, or call `start` and `stop`. While it is open, task functions that are
@@ -85,8 +81,10 @@ class Client:
         self._requests = itertools.count(1)
         self._submits: dict[int, tuple[Submit, asyncio.Future[None]]] = {}
         self._asked: dict[int, tuple[Request, asyncio.Future[Any]]] = {}
+        self._instead: dict[int, dict[str, str]] = {}
         self._endings: weakref.WeakValueDictionary[str, Ending] = weakref.WeakValueDictionary()
-        self._followers: list[asyncio.Queue[Change]] = []
+        self._followers: list[Follower] = []
+        self._live: dict[str, list[Live]] = {}
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -124,7 +122,7 @@ class Client:
         await connection.open(self._settings.connect_timeout)
         return connection
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Say goodbye and disconnect. Tasks that were submitted go on."""
         connection, self._connection = self._connection, None
         current.closed(self)
@@ -136,7 +134,7 @@ class Client:
         return await self.start()
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        await self.close()
 
     @property
     def connected(self) -> bool:
@@ -207,52 +205,89 @@ class Client:
             strict: refuse with `UnknownTask` if no connected worker knows the name.
         """
         submissions = [self._by_name(name, args, {}, said) for args in calls]
-        return await self.submit_functions(None, submissions, strict=strict)
+        return await self.submit_functions(repeat(None), submissions, strict=strict)
 
     def _by_name(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], said: SubmitOptions) -> Submission:
-        options = make_options(name, **said) if said else None
-        return Submission(new_task_id(), name, encode_untyped(args, kwargs, name), options)
+        options, rules = make_options(name, **said) if said else (None, NO_RULES)
+        payload, needs = encode_call_by_name(name, args, kwargs)
+        ties = rules.ties(name, payload, args, kwargs, needs)
+        key = rules.idempotency_key
+        task_id = new_task_id() if key is None else idempotent_id(name, key)
+        return Submission(task_id, name, payload, options, again=key is not None or None, ties=ties)
 
     async def submit_function(
         self, signature: Signature | None, submission: Submission, *, strict: bool = False
     ) -> TaskHandle[Any]:
         """Queue a submission that is made already, and watch it."""
-        return (await self.submit_functions(signature, [submission], strict=strict))[0]
+        return (await self.submit_functions([signature], [submission], strict=strict))[0]
 
     async def submit_functions(
-        self, signature: Signature | None, submissions: Sequence[Submission], *, strict: bool = False
+        self,
+        signatures: Iterable[Signature | None],
+        submissions: Sequence[Submission],
+        *,
+        strict: bool = False,
+        whole: bool = False,
     ) -> list[TaskHandle[Any]]:
-        """Queue submissions that are made already, in as few requests as possible, and watch them."""
-        handles: list[TaskHandle[Any]] = []
+        """Queue submissions that are made already, in as few requests as possible, and watch them.
+
+        Args:
+            signatures: one for each submission.
+            whole: all or none: in one request, whatever their size.
+        """
         for submission in submissions:
             submission.watch = True
-            ending = self._endings.get(submission.id)
-            if ending is None or ending.ended is not None:
-                ending = self._endings[submission.id] = Ending(submission.id)
-            handles.append(TaskHandle.make(submission.id, self, signature, ending))
-        parts = list(_requests(submissions))
+        endings = [self._ending(submission.id) for submission in submissions]
+        parts = [submissions] if whole else list(_requests(submissions))
+        if whole and _size(submissions) > MAX_PAYLOAD_BYTES:
+            raise PayloadTooLarge(f"{len(submissions)} tasks are more than fits in one request: submit them in parts")
         if len(parts) == 1:
-            await self._submit(parts[0], strict)
+            instead = [await self._submit(parts[0], strict)]
         else:
-            await asyncio.gather(*(self._submit(part, strict) for part in parts))
-        return handles
+            instead = await asyncio.gather(*(self._submit(part, strict) for part in parts))
+        others = {taken: other for part in instead for taken, other in part.items()} if any(instead) else {}
+        return [
+            self._handle_of(submission.id, others, signature, ending)
+            for submission, signature, ending in zip(submissions, signatures, endings, strict=False)
+        ]
 
-    async def _submit(self, submissions: Sequence[Submission], strict: bool) -> None:
-        middleware = active_middleware()
-        if not middleware:
-            return await self._send_submit(submissions, strict)
-        return await around_submit(middleware, lambda inner: self._send_submit(inner, strict))(submissions)
+    def _ending(self, task_id: str) -> Ending:
+        ending = self._endings.get(task_id)
+        if ending is None or ending.ended is not None:
+            ending = self._endings[task_id] = Ending(task_id)
+        return ending
 
-    async def _send_submit(self, submissions: Sequence[Submission], strict: bool) -> None:
+    def _handle_of(
+        self, task_id: str, others: dict[str, str], signature: Signature | None, ending: Ending
+    ) -> TaskHandle[Any]:
+        """The handle of a task that was submitted, or of the one that stands for it."""
+        other = others.get(task_id)
+        return TaskHandle.make(other or task_id, self, signature, ending if other is None else None)
+
+    async def _submit(self, submissions: Sequence[Submission], strict: bool) -> dict[str, str]:
+        """Submit in one request; the tasks that were not taken in, each with the one that stands for it."""
+        request = next(self._requests)
+        carry_on(submissions)
+        try:
+            middleware = active_middleware()
+            if middleware:
+                await around_submit(middleware, lambda inner: self._send_submit(request, inner, strict))(submissions)
+            else:
+                await self._send_submit(request, submissions, strict)
+        finally:
+            instead = self._instead.pop(request, None)
+        return instead or {}
+
+    async def _send_submit(self, request: int, submissions: Sequence[Submission], strict: bool) -> None:
         connection, loop = self._open()
-        message = Submit(next(self._requests), list(submissions), strict)
+        message = Submit(request, list(submissions), strict)
         accepted: asyncio.Future[None] = loop.create_future()
-        self._submits[message.request] = (message, accepted)
+        self._submits[request] = (message, accepted)
         connection.post(message, _size(submissions))
         try:
             await self._answered(accepted)
         finally:
-            self._submits.pop(message.request, None)
+            self._submits.pop(request, None)
 
     # ---- wait ----------------------------------------------------------------------------------------------------
 
@@ -265,6 +300,8 @@ class Client:
         connection, _ = self._open()
         if ending is None:
             known = self._endings.get(task_id)
+            if known is not None and known.ended is not None and known.ended.state is not State.SUCCEEDED:
+                known = None  # it may have been requeued since, by itself or with one that it needs
             ending = known or Ending(task_id)
             if known is None:
                 self._endings[task_id] = ending
@@ -285,125 +322,33 @@ class Client:
         """A handle for a task that was submitted elsewhere."""
         return TaskHandle.make(task_id, self)
 
-    # ---- ask and order -------------------------------------------------------------------------------------------
+    # ---- ask ----------------------------------------------------------------------------------------------------
 
-    async def info(self, task_id: str) -> TaskInfo:
-        """All that is known of a task.
-
-        Raises:
-            TaskNotFound: there is no such task.
-        """
-        data = await self._ask(Query(0, "info", task=task_id))
-        if data is None:
-            raise TaskNotFound(f"there is no task {task_id}", task_id)
-        return _INFO.validate_python(data)
-
-    async def why(self, task_id: str) -> Explanation:
-        """Why a task is not running.
-
-        Raises:
-            TaskNotFound: there is no such task.
-        """
-        data = await self._ask(Query(0, "why", task=task_id))
-        if data is None:
-            raise TaskNotFound(f"there is no task {task_id}", task_id)
-        return _EXPLANATION.validate_python(data)
-
-    async def list(
-        self,
-        *,
-        state: State | str | None = None,
-        name: str | None = None,
-        queue: str | None = None,
-        limit: int = 50,
-        before: int | None = None,
-    ) -> list[TaskInfo]:
-        """Tasks, newest first, without arguments, results and tracebacks of more than 4,096 characters.
-
-        Args:
-            before: only tasks older than this one's `seq`, for the next page.
-        """
-        where = State(state) if state is not None else None
-        query = Query(0, "list", state=where, name=name, queue=queue, limit=limit, before=before)
-        return _INFOS.validate_python(await self._ask(query))
-
-    async def stats(self) -> Stats:
-        """Counts of the whole system."""
-        return _STATS.validate_python(await self._ask(Query(0, "stats")))
-
-    async def workers(self) -> Sequence[WorkerView]:
-        """The connected workers."""
-        return _WORKERS.validate_python(await self._ask(Query(0, "workers")))
-
-    async def queues(self) -> Sequence[LaneView]:
-        """The lanes: per queue and task name, how much waits and why."""
-        return _LANES.validate_python(await self._ask(Query(0, "queues")))
-
-    async def definitions(self) -> Sequence[Definition]:
-        """The task functions that connected workers know."""
-        return _DEFINITIONS.validate_python(await self._ask(Query(0, "definitions")))
-
-    async def cancel(self, task_id: str) -> CancelAnswer:
-        """Cancel a task.
-
-        Returns:
-            `was_queued`: it had not started and won't. `interrupted`: it ran and was stopped. `asked`: it runs in a
-            thread, which can't be stopped; `current_task().cancelled` tells it. `killed`: its process was ended.
-            `already_done`, `not_found`.
-        """
-        answer: CancelAnswer = await self._ask(Cancel(0, task_id))
-        return answer
-
-    async def requeue(self, task_id: str) -> bool:
-        """Run a task again that has ended; False if it has not.
-
-        Raises:
-            TaskNotFound: there is no such task.
-        """
-        answer = await self._ask(Requeue(0, task_id))
-        if answer is None:
-            raise TaskNotFound(f"there is no task {task_id}", task_id)
-        ending = self._endings.get(task_id)
-        if ending is not None and ending.ended is not None:
-            del self._endings[task_id]  # of the earlier run
-        return bool(answer)
-
-    async def pause(self, *, queue: str | None = None, name: str | None = None) -> None:
-        """Start no more tasks of a queue or of a task name; those that run go on."""
-        await self._ask(Control(0, "pause", queue=queue, name=name))
-
-    async def resume(self, *, queue: str | None = None, name: str | None = None) -> None:
-        """Undo `pause`."""
-        await self._ask(Control(0, "resume", queue=queue, name=name))
-
-    async def events(self, task_id: str | None = None, name: str | None = None) -> AsyncIterator[Change]:
-        """The moves of all tasks, of one, or of one name, from now on. Ends with the end of the one."""
-        mine: asyncio.Queue[Change] = asyncio.Queue()
-        self._followers.append(mine)
-        try:
-            await self._ask(Control(0, "follow"))
-            while True:
-                change = await mine.get()
-                if task_id not in (None, change.id) or name not in (None, change.name):
-                    continue
-                yield change
-                if task_id is not None and change.state in TERMINAL:
-                    return
-        finally:
-            self._followers.remove(mine)
-            if not self._followers and self._connection is not None:
-                await self._ask(Control(0, "unfollow"))
+    def _listen(self, task_id: str) -> None:
+        self._open()[0].post(Watch([task_id], live=True))
 
     async def _ask(self, request: Request) -> Any:
+        answered = self._ask_later(request)
+        return await self._answered(answered)
+
+    def _ask_later(self, request: Request) -> asyncio.Future[Any]:
         connection, loop = self._open()
         request = replace(request, request=next(self._requests))
         answered: asyncio.Future[Any] = loop.create_future()
         self._asked[request.request] = (request, answered)
+        answered.add_done_callback(lambda _: self._asked.pop(request.request, None))
         connection.post(request)
-        try:
-            return await self._answered(answered)
-        finally:
-            self._asked.pop(request.request, None)
+        return answered
+
+    def _ended_anew(self, task_id: str) -> None:
+        ending = self._endings.get(task_id)
+        if ending is not None and ending.ended is not None:
+            del self._endings[task_id]
+
+    @property
+    def started(self) -> bool:
+        """Whether it was started, and not stopped."""
+        return self._connection is not None
 
     async def _answered[T](self, future: asyncio.Future[T]) -> T:
         limit = self._settings.answer_timeout
@@ -432,14 +377,14 @@ class Client:
         for message, _accepted in self._submits.values():
             message.tasks = [replace(task, again=True) for task in message.tasks]
             self._connection.post(message, _size(message.tasks))
-        for request, _answered in self._asked.values():
+        for request, _answered in list(self._asked.values()):
             self._connection.post(request)
         submitting = self._submitting()
         for ending in list(self._endings.values()):
             if ending.ended is None and ending.task_id not in submitting:
                 self._connection.post_item(Watch, ending.task_id)
-        if self._followers:
-            self._connection.post(Control(next(self._requests), "follow"))
+        self._follow_again()
+        self._listen_again()
 
     def _submitting(self) -> set[str]:
         """The tasks whose submission is under way."""
@@ -456,12 +401,14 @@ class Client:
                     too_early = ended.state is None and ended.id in self._submitting()
                     if ending is not None and not too_early:
                         ending.arrive(ended)
+            case Notes(items=notes):
+                self._noted(notes)
             case Answer(request=request, data=data):
                 self._finish(self._asked, request, data)
+            case Duplicates(request=request, instead=instead):
+                self._instead[request] = instead
             case Changes(items=changes):
-                for follower in self._followers:
-                    for change in changes:
-                        follower.put_nowait(change)
+                self._changed(changes)
             case Refused(request=int() as request):
                 error = refusal(message)
                 self._finish(self._submits, request, error)
@@ -491,7 +438,7 @@ class Client:
 
 def _size(submissions: Sequence[Submission]) -> int:
     """Roughly the characters of a request."""
-    return sum(len(submission.args) + 150 for submission in submissions)
+    return sum(len(task.args) + 150 + (40 * len(task.ties.needs) if task.ties else 0) for task in submissions)
 
 
 def _requests(submissions: Sequence[Submission]) -> Iterator[list[Submission]]:

@@ -13,14 +13,18 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NotRequired, Required, TypeAliasType, TypedDict, get_type_hints
+from functools import cached_property
+from typing import Any, Final, NotRequired, Required, TypeAliasType, TypedDict, get_args, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from fastworker.errors import InvalidArguments, NotSerializable, PayloadTooLarge, TaskDefinitionError
 from fastworker.protocol import MAX_PAYLOAD_BYTES
+from fastworker.resources import FromWorker
 
+POSITIONS: Final = "*"
+"""The key under which positions stand beside keywords."""
 _UNBOUND: Final = ("[", '{"*":')
 _CONFIG = ConfigDict(
     extra="forbid",
@@ -34,6 +38,9 @@ _KINDS_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEY
 class Signature:
     """The arguments and the result of one task function.
 
+    Attributes:
+        resources: the parameters that the worker fills in, with their types. They are not submitted.
+
     Raises:
         TaskDefinitionError: an annotation can't be resolved or has no JSON form.
     """
@@ -41,12 +48,19 @@ class Signature:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.name = name
         self._signature = inspect.signature(function)
-        hints = _hints(function, name)
+        self._hints = hints = _hints(function, name)
+        given = [p for p in self._signature.parameters.values() if isinstance(p.default, FromWorker)]
+        self.resources = {p.name: hints.get(p.name, Any) for p in given}
+        if given:
+            submitted = [p for p in self._signature.parameters.values() if p.name not in self.resources]
+            self._signature = self._signature.replace(parameters=submitted)
         parameters = self._signature.parameters.values()
         self._positional = tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._plain = all(p.kind in _KINDS_BY_NAME for p in parameters)
         self._arguments = _adapter(_arguments_type(parameters, hints), name)
-        self._result: TypeAdapter[Any] = _adapter(hints.get("return", Any), name)
+        part, result = _returned(function, hints.get("return", Any))
+        self._result: TypeAdapter[Any] = _adapter(result, name)
+        self._part: TypeAdapter[Any] = _adapter(part, name) if part is not result else self._result
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Validate arguments and write them as JSON.
@@ -56,11 +70,28 @@ class Signature:
             NotSerializable: a value has no JSON form.
             PayloadTooLarge: the JSON is larger than `MAX_PAYLOAD_BYTES`.
         """
+        return self._encode(self._arguments, self.bind(args, kwargs))
+
+    def encode_partly(self, values: Mapping[str, Any], open_values: Mapping[str, Any]) -> str:
+        """Write arguments as JSON of which some are not known yet: `open_values` stand as they are.
+
+        Args:
+            values: by parameter name; validated, where they are there.
+        """
+        known = from_json(self._encode(self._some_arguments, values))
+        return encode_untyped((), {**known, **open_values}, self.name, positions=False)
+
+    def _encode(self, adapter: TypeAdapter[Any], values: Mapping[str, Any]) -> str:
         try:
-            values = self._arguments.validate_python(self._by_name(args, kwargs))
+            checked = adapter.validate_python(values)
         except ValidationError as error:
             raise self._invalid(error) from None
-        return write_json(lambda: self._arguments.dump_json(values), f"the arguments of {self.name}")
+        return write_json(lambda: adapter.dump_json(checked), f"the arguments of {self.name}")
+
+    @cached_property
+    def _some_arguments(self) -> TypeAdapter[Any]:
+        """The arguments, none of them required."""
+        return _adapter(_arguments_type(self._signature.parameters.values(), self._hints, partly=True), self.name)
 
     def decode(self, payload: str) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments for the function, as the annotated types.
@@ -88,6 +119,14 @@ class Signature:
         """
         return write_json(lambda: self._result.dump_json(value, warnings=False), f"the result of {self.name}")
 
+    def encode_part(self, value: Any) -> str:
+        """Write a part that the task yields as JSON. Raises what `encode_result` raises."""
+        return write_json(lambda: self._part.dump_json(value, warnings=False), f"a part of {self.name}")
+
+    def decode_part(self, payload: str) -> Any:
+        """A part as the annotated type; raises pydantic's `ValidationError` if it is of another."""
+        return self._part.validate_json(payload)
+
     def decode_result(self, payload: str) -> Any:
         """The result as the annotated type; raises pydantic's `ValidationError` if it is of another."""
         return self._result.validate_json(payload)
@@ -102,7 +141,8 @@ class Signature:
     def __str__(self) -> str:
         return f"{self.name}{self._signature}"
 
-    def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by parameter name; raises `InvalidArguments` if they are too many or too few."""
         if self._plain and len(args) <= len(self._positional):
             values = dict(zip(self._positional, args, strict=False))
             if values.keys().isdisjoint(kwargs):
@@ -120,9 +160,9 @@ class Signature:
             raise InvalidArguments(f"the arguments of {self} are not JSON: {error}") from None
         match said:
             case list() as args:
-                return json.dumps(self._by_name(args, {}))
+                return json.dumps(self.bind(args, {}))
             case {"*": list() as args, **kwargs}:
-                return json.dumps(self._by_name(args, {str(name): value for name, value in kwargs.items()}))
+                return json.dumps(self.bind(args, {str(name): value for name, value in kwargs.items()}))
             case _:
                 raise InvalidArguments(f'{self}: under "*" stands an array, the positional arguments')
 
@@ -135,14 +175,39 @@ class Signature:
         return InvalidArguments("\n".join([f"the arguments don't fit {self}", *problems]))
 
 
-def encode_untyped(args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> str:
+def described(name: str, payload: str) -> str:
+    """Encoded arguments as the call that they are, with the kinds of the values: for whoever has another signature."""
+    try:
+        said = from_json(payload)
+    except ValueError:
+        return f"{name}(…)"
+    match said:
+        case list():
+            parts = [_kind(value) for value in said]
+        case {"*": list() as args, **kwargs}:
+            parts = [*map(_kind, args), *(f"{key}: {_kind(value)}" for key, value in kwargs.items())]
+        case _:
+            parts = [f"{key}: {_kind(value)}" for key, value in said.items()]
+    return f"{name}({', '.join(parts)})"[:1000]
+
+
+def _kind(value: Any) -> str:
+    """The JSON kind of a value."""
+    kinds = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+    return kinds.get(type(value), "null")
+
+
+def encode_untyped(args: Sequence[Any], kwargs: Mapping[str, Any], name: str, *, positions: bool = True) -> str:
     """Arguments as JSON where the signature isn't known: submitted by name. The worker validates them.
+
+    Args:
+        positions: False writes the keywords alone, in the form that is bound already.
 
     Raises:
         NotSerializable: a value has no JSON form.
         PayloadTooLarge: the JSON is larger than `MAX_PAYLOAD_BYTES`.
     """
-    value = {"*": list(args), **kwargs} if kwargs else list(args)
+    value = dict(kwargs) if not positions else {"*": list(args), **kwargs} if kwargs else list(args)
     return write_json(lambda: to_json(value, bytes_mode="base64", inf_nan_mode="constants"), f"the arguments of {name}")
 
 
@@ -168,7 +233,16 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
         raise TaskDefinitionError(f"task {name}: an annotation can't be resolved: {error}") from error
 
 
-def _arguments_type(parameters: Any, hints: dict[str, Any]) -> Any:
+def _returned(function: Callable[..., Any], hint: Any) -> tuple[Any, Any]:
+    """The types of what a function yields and returns; the same twice where it yields nothing."""
+    if not (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
+        return hint, hint
+    inside = get_args(hint)
+    part = inside[0] if inside else Any
+    return part, inside[2] if len(inside) == 3 else None
+
+
+def _arguments_type(parameters: Any, hints: dict[str, Any], *, partly: bool = False) -> Any:
     """A TypedDict of the parameters: names can't clash with methods, and absent defaults stay absent."""
     items: dict[str, Any] = {}
     for parameter in parameters:
@@ -177,7 +251,7 @@ def _arguments_type(parameters: Any, hints: dict[str, Any]) -> Any:
             items[parameter.name] = NotRequired[list[hint]]  # type: ignore[valid-type]
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
             items[parameter.name] = NotRequired[dict[str, hint]]  # type: ignore[valid-type]
-        elif parameter.default is inspect.Parameter.empty:
+        elif parameter.default is inspect.Parameter.empty and not partly:
             items[parameter.name] = Required[hint]
         else:
             items[parameter.name] = NotRequired[hint]

@@ -54,6 +54,7 @@ class Connection:
         self._pipe: PipeId | None = None
         self._welcomed: asyncio.Future[None] | None = None
         self._settled: asyncio.Event | None = None
+        self._here = asyncio.Event()
         self._flush_soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
@@ -82,6 +83,10 @@ class Connection:
     def connected(self) -> bool:
         """Whether the control plane is there now."""
         return self._pipe is not None
+
+    async def until_connected(self) -> None:
+        """Wait until the control plane is there."""
+        await self._here.wait()
 
     @property
     def backlog(self) -> int:
@@ -113,10 +118,12 @@ class Connection:
         """Say goodbye, wait until all that was said has been received, and close."""
         if self._closed:
             return
-        if self._pipe is not None:
-            self.post(Goodbye())
-            await self.settle(timeout)
-        self._shut()
+        try:
+            if self._pipe is not None:
+                self.post(Goodbye())
+                await self.settle(timeout)
+        finally:
+            self._shut()
 
     async def settle(self, timeout: float) -> bool:
         """Wait until the control plane has received all that was posted; False if that took too long."""
@@ -178,6 +185,7 @@ class Connection:
 
     def _connected(self, pipe: PipeId) -> None:
         self._pipe = pipe
+        self._here.set()
         self._session.reconnected(self._loop.time())
         if self._welcomed is not None and self._welcomed.done():
             self._dialer.send(self._session.bare_acknowledgement())  # are we still known?
@@ -186,6 +194,7 @@ class Connection:
     def _disconnected(self, pipe: PipeId) -> None:
         if self._pipe == pipe:
             self._pipe = None
+            self._here.clear()
 
     def _received(self, _: PipeId, body: bytes) -> None:
         try:
@@ -235,7 +244,15 @@ def refusal(refused: Refused) -> Exception:
             return ProtocolMismatch(refused.message, refused.code)
         case "unknown-task":
             return errors.UnknownTask(refused.message)
+        case "unknown-dependency":
+            return errors.UnknownDependency(refused.message)
+        case "duplicate":
+            return errors.DuplicateSubmission(refused.message)
         case "too-large":
             return errors.PayloadTooLarge(refused.message)
+        case "schedule":
+            return errors.ScheduleError(refused.message)
+        case "too-many-schedules":
+            return errors.TooManySchedules(refused.message)
         case _:
             return errors.Refused(refused.message, refused.code)

@@ -20,6 +20,11 @@ class _Default:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskClient] = WeakKeyDictionary()
         self._starting = asyncio.Lock()
 
+    @property
+    def made(self) -> bool:
+        """Whether there is one."""
+        return bool(self._clients)
+
     async def get(self) -> TaskClient:
         """In the background loop."""
         loop = asyncio.get_running_loop()
@@ -36,7 +41,7 @@ class _Default:
         """In the background loop."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
-            await client.stop()
+            await client.close()
 
 
 _default = _Default()
@@ -56,6 +61,12 @@ def closed(client: TaskClient) -> None:
     """It is no more."""
     for loop in [loop for loop, other in _started.items() if other is client]:
         del _started[loop]
+
+
+def forget_default() -> None:
+    """Disconnect the default client, if there is one: the next use makes another, with the settings of then."""
+    if _default.made:
+        portal().submit(_default.close()).result(10)
 
 
 async def on_current_client[T](call: Callable[[TaskClient], Awaitable[T]]) -> T:

@@ -9,22 +9,31 @@ FastWorkerError
 │   ├── InvalidArguments          the arguments don't fit the signature (also a TypeError)
 │   ├── NotSerializable           a value has no JSON form
 │   ├── PayloadTooLarge           a value is larger than the limit
-│   └── UnknownTask               nobody knows the task name (only with strict=True)
+│   ├── UnknownTask               nobody knows the task name (only with strict=True)
+│   ├── UnknownDependency         a task that it needs is not known
+│   └── DuplicateSubmission       it is unique, and another one is there already
+├── ScheduleError                 a schedule can't be changed as asked
+│   ├── ScheduleNotFound          there is no such schedule
+│   └── TooManySchedules          the control plane keeps no more
 ├── ConnectionFailed              the control plane can't be reached
 │   ├── NoControlPlane            none was found; says what was tried
+│   ├── ControlPlaneAway          a server's client has waited long enough; try again later
 │   ├── AddressInUse              another process listens there
 │   ├── Refused                   the control plane refused what we sent
 │   │   └── ProtocolMismatch      it speaks another protocol version
 │   └── ForkError                 a connection was carried through a fork
 ├── TaskError                     how a task ended, raised by `result()`
 │   ├── TaskFailed                it raised; carries the remote traceback
-│   │   └── TaskCrashed           its worker died under it too often
+│   │   ├── TaskCrashed           its process died, or its workers did too often
+│   │   └── UpstreamFailed        a task that it needs did not succeed
 │   ├── TaskTimeout               it ran longer than its time limit
 │   ├── TaskCancelled             somebody cancelled it
 │   ├── TaskExpired               it was not started before it expired
 │   ├── ResultExpired             it ended, but its result is no longer kept
 │   ├── ResultTypeError           its result does not have the annotated type
 │   └── TaskNotFound              there is no such task
+├── EventsLost                    changes are missing from a stream of events
+├── InvalidSearch                 a search for tasks can't be understood
 ├── ResultTimeout                 `result(timeout=…)` ran out; the task goes on
 └── StoreError                    the store can't be used
     ├── StoreInUse                another control plane has it open
@@ -75,12 +84,44 @@ class UnknownTask(SubmitError):
     """No connected worker knows the task name (only with `strict=True`)."""
 
 
+class UnknownDependency(SubmitError):
+    """A task that it needs is no longer kept, of another control plane, or submitted after it."""
+
+
+class DuplicateSubmission(SubmitError):
+    """The task is unique, and another one is there already (only with `on_duplicate="reject"`)."""
+
+
+class ScheduleError(FastWorkerError):
+    """A schedule can't be changed as asked."""
+
+
+class ScheduleNotFound(ScheduleError, LookupError):
+    """There is no such schedule."""
+
+
+class TooManySchedules(ScheduleError):
+    """The control plane keeps no more schedules."""
+
+
 class ConnectionFailed(FastWorkerError, ConnectionError):
     """The control plane can't be reached."""
 
 
 class NoControlPlane(ConnectionFailed):
     """No control plane answered; the message lists what was tried."""
+
+
+class ControlPlaneAway(ConnectionFailed):
+    """The control plane did not answer in the time that a server can wait, or too many wait for it already.
+
+    Attributes:
+        retry_after: seconds after which another try makes sense.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class AddressInUse(ConnectionFailed):
@@ -147,7 +188,11 @@ class TaskFailed(TaskError):
 
 
 class TaskCrashed(TaskFailed):
-    """The task's worker died under it too often."""
+    """The task's process died in it, or its workers died under it too often; the message names the signal."""
+
+
+class UpstreamFailed(TaskFailed):
+    """A task that this one needs did not succeed, so it was not run."""
 
 
 class TaskTimeout(TaskError, TimeoutError):
@@ -185,8 +230,16 @@ class TaskNotFound(TaskError, LookupError):
     """There is no such task."""
 
 
+class EventsLost(FastWorkerError):
+    """Changes are missing from a stream of events: look again at what they were about."""
+
+
 class ResultTimeout(FastWorkerError, TimeoutError):
     """`result(timeout=…)` ran out. The task itself goes on."""
+
+
+class InvalidSearch(FastWorkerError, ValueError):
+    """A search for tasks can't be understood; the message says what may stand there."""
 
 
 class StoreError(FastWorkerError):

@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, Concatenate, Protocol, Unpack, cast, overload
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any, Concatenate, Literal, Protocol, Unpack, cast, overload
 
+from fastworker.after_response import put_off
 from fastworker.codec import Signature
 from fastworker.current import on_current_client
 from fastworker.errors import ConfigurationError, DuplicateTask, TaskDefinitionError
 from fastworker.handle import TaskHandle
-from fastworker.options import DefinitionOptions, SubmitOptions, check_names, make_options
+from fastworker.limits import UNLIMITED, TaskLimits, make_limits
+from fastworker.options import SubmitOptions, check_names, make_options
 from fastworker.portal import wait_for
 from fastworker.protocol import Submission
-from fastworker.tasks import UNSAID, Definition, Options, new_task_id
+from fastworker.schedule import Timing
+from fastworker.schedule_options import TaskOptions, check_runs_without_arguments, make_timing, split_options
+from fastworker.sizes import bytes_of
+from fastworker.tasks import UNSAID, Definition, Options, idempotent_id, new_task_id
+from fastworker.ties import NO_RULES, TieRules
+from fastworker.upstream import encode_call
+from fastworker.workflow import Call
 
 Errors = tuple[type[BaseException], ...]
+RunIn = Literal["process"]
 
 
 class TaskFunction[**P, C, R]:
@@ -33,15 +43,30 @@ class TaskFunction[**P, C, R]:
         options: Options = UNSAID,
         retry_on: Errors = (Exception,),
         give_up_on: Errors = (),
+        rules: TieRules = NO_RULES,
+        limits: TaskLimits = UNLIMITED,
+        schedule: Timing | None = None,
+        run_in: RunIn | None = None,
+        memory_limit: int | None = None,
+        log_prints: bool = False,
+        after_response: bool = False,
     ) -> None:
         self.function = function
         self.name = name
         self.said = options
+        self.rules = rules
+        self.limits = limits
         self.retry_on = retry_on
         self.give_up_on = give_up_on
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.schedule = schedule
+        self.run_in = run_in
+        self.memory_limit = memory_limit
+        self.log_prints = log_prints
+        self.after_response = after_response
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        self.yields = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         functools.update_wrapper(self, function)
-        if self.is_async:
+        if self.is_async and not self.yields:
             inspect.markcoroutinefunction(self)  # frameworks ask before they call
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
@@ -55,21 +80,52 @@ class TaskFunction[**P, C, R]:
         """How arguments and results become JSON. Made at first use, when all annotations can be resolved."""
         return Signature(self.function, self.name)
 
-    def options(self, **said: Unpack[SubmitOptions]) -> TaskFunction[P, C, R]:
+    def options(self, *, after_response: bool = False, **said: Unpack[SubmitOptions]) -> TaskFunction[P, C, R]:
         """The same task function with other options.
+
+        Args:
+            after_response: in a web application, submit only once the request has been answered. The answer does not
+                wait for it; if the process dies in between, the task is lost.
+            said: see `Options`.
 
         Raises:
             ConfigurationError: names the option and what it may be.
         """
-        changed = make_options(self.name, **said).over(self.said)
-        other = TaskFunction[P, C, R](self.function, self.name, changed, self.retry_on, self.give_up_on)
+        options, rules = make_options(self.name, **said)
+        other = TaskFunction[P, C, R](
+            self.function,
+            self.name,
+            options.over(self.said),
+            self.retry_on,
+            self.give_up_on,
+            rules.over(self.rules),
+            self.limits,
+            self.schedule,
+            self.run_in,
+            self.memory_limit,
+            self.log_prints,
+            after_response,
+        )
         other.__dict__["signature"] = self.signature
         return other
 
-    def submission(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Submission:
+    def submission(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Submission:
         """The task as it is sent. Raises what `submit` raises for bad arguments."""
-        payload = self.signature.encode(args, kwargs)
-        return Submission(new_task_id(), self.name, payload, None if self.said is UNSAID else self.said)
+        payload, needs = encode_call(self.signature, args, kwargs)
+        said = None if self.said is UNSAID else self.said
+        ties = self.rules.ties(self.name, payload, args, kwargs, needs)
+        if self.rules.idempotency_key is None:
+            return Submission(new_task_id(), self.name, payload, said, ties=ties)
+        task_id = idempotent_id(self.name, self.rules.idempotency_key)
+        return Submission(task_id, self.name, payload, said, again=True, ties=ties)
+
+    def s(self, *args: Any, **kwargs: Any) -> Call[R]:
+        """A call for a workflow: with these arguments, behind the result of the step before it."""
+        return Call(self, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Call[R]:
+        """A call for a workflow that waits for the step before it, but does not get its result."""
+        return Call(self, args, kwargs, takes_result=False)
 
     async def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """Queue a task; returns once the control plane has stored it.
@@ -81,13 +137,15 @@ class TaskFunction[**P, C, R]:
             ConnectionFailed: no control plane was found.
         """
         submission = self.submission(args, kwargs)
+        if self.after_response:
+            return put_off(self.signature, submission)
         return await on_current_client(lambda client: client.submit_function(self.signature, submission))
 
     async def map[T](self: Callable[Concatenate[T, ...], Any], items: Iterable[T]) -> list[TaskHandle[R]]:
         """Queue one task per item, with the item as first argument, in one request."""
         function = cast("TaskFunction[..., Any, R]", self)
         submissions = [function.submission((item,), {}) for item in items]
-        return await on_current_client(lambda client: client.submit_functions(function.signature, submissions))
+        return await on_current_client(lambda client: client.submit_functions(repeat(function.signature), submissions))
 
     def submit_sync(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """`submit` for blocking code."""
@@ -106,7 +164,7 @@ class TaskFunction[**P, C, R]:
     def definition(self) -> Definition:
         """What a worker tells the control plane of this task function."""
         doc = (inspect.getdoc(self.function) or "").split("\n\n")[0]
-        return Definition(self.name, self.said, self.signature.json_schema(), doc)
+        return Definition(self.name, self.said, self.signature.json_schema(), doc, self.limits, self.schedule)
 
     def is_retryable(self, error: BaseException) -> bool:
         """Whether another attempt makes sense after this exception."""
@@ -192,7 +250,12 @@ def task(
     name: str | None = None,
     retry_on: type[BaseException] | Errors = (Exception,),
     give_up_on: type[BaseException] | Errors = (),
-    **options: Unpack[DefinitionOptions],
+    rate_limit: str | Sequence[str] | None = None,
+    max_concurrency: int | None = None,
+    run_in: RunIn | None = None,
+    memory_limit: int | str | None = None,
+    log_prints: bool = False,
+    **options: Unpack[TaskOptions],
 ) -> TaskDecorator: ...
 def task(
     function: Callable[..., Any] | str | None = None,
@@ -201,7 +264,12 @@ def task(
     name: str | None = None,
     retry_on: type[BaseException] | Errors = (Exception,),
     give_up_on: type[BaseException] | Errors = (),
-    **options: Unpack[DefinitionOptions],
+    rate_limit: str | Sequence[str] | None = None,
+    max_concurrency: int | None = None,
+    run_in: RunIn | None = None,
+    memory_limit: int | str | None = None,
+    log_prints: bool = False,
+    **options: Unpack[TaskOptions],
 ) -> Any:
     """Make a function a task function.
 
@@ -210,7 +278,14 @@ def task(
         name: the task name; default: the function's name. Two functions can't share one.
         retry_on: exceptions after which another attempt makes sense.
         give_up_on: exceptions after which it doesn't, though `retry_on` has them.
-        options: priority, queue, retries, backoff, timeout, expires, result_ttl, acks, tags; see `Options`.
+        rate_limit: how many may start, over all workers: `"10/s"`, `"100k/d"`, or several that all hold.
+        max_concurrency: how many may run at once, over all workers. With `key`, both hold for each key.
+        run_in: `"process"`: in a process of its own, so that a crash, or a `hard_timeout`, costs this attempt only.
+        memory_limit: bytes, or a text such as `"512 MB"`, that its process may use; needs `run_in="process"`.
+        log_prints: what it prints is in its log, too.
+        options: priority, queue, retries, backoff, timeout, hard_timeout, expires, result_ttl, acks, tags (see
+            `Options`); key, fair_key, unique, unique_key, on_duplicate, on_upstream_failure (see `TieRules`). To run it
+            by itself: every or cron, tz, start, end, count, misfire, overlap (see `Timing`).
 
     Raises:
         TaskDefinitionError: the function can't be a task as written.
@@ -218,14 +293,41 @@ def task(
         ConfigurationError: names the option and what it may be.
     """
     if isinstance(function, str):
-        return task(name=function, retry_on=retry_on, give_up_on=give_up_on, **options)
+        return task(
+            name=function,
+            retry_on=retry_on,
+            give_up_on=give_up_on,
+            rate_limit=rate_limit,
+            max_concurrency=max_concurrency,
+            run_in=run_in,
+            memory_limit=memory_limit,
+            log_prints=log_prints,
+            **options,
+        )
 
     def decorate(target: Callable[..., Any]) -> AnyTaskFunction:
         _check_definition(target)
         task_name = name or target.__name__
-        check_names(task_name, options, DefinitionOptions.__annotations__)
+        _check_process(target, task_name, run_in, memory_limit)
+        check_names(task_name, options, TaskOptions.__annotations__)
+        how, when = split_options(options)
+        said, rules = make_options(task_name, **how)
+        limits = make_limits(rate_limit, max_concurrency)
+        schedule = make_timing(task_name, **when) if when else None
+        if schedule is not None:
+            check_runs_without_arguments(target, task_name)
         made = AnyTaskFunction(
-            target, task_name, make_options(task_name, **options), _errors(retry_on), _errors(give_up_on)
+            target,
+            task_name,
+            said,
+            _errors(retry_on),
+            _errors(give_up_on),
+            rules,
+            limits,
+            schedule,
+            run_in,
+            None if memory_limit is None else bytes_of(memory_limit),
+            log_prints,
         )
         made.said = UNSAID if made.said == UNSAID else made.said
         registry.add(made)
@@ -239,8 +341,18 @@ def _check_definition(target: Any) -> None:
         raise TaskDefinitionError(f"{target.name} is a task function already: remove one @task")
     if isinstance(target, staticmethod | classmethod) or not inspect.isroutine(target):
         raise TaskDefinitionError(f"{target!r} is not a function: @task goes on functions and async functions only")
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-        raise TaskDefinitionError(f"{target.__name__} yields; a task function returns one result")
+
+
+def _check_process(target: Any, name: str, run_in: object, memory_limit: object) -> None:
+    if run_in not in (None, "process"):
+        raise ConfigurationError(f"{name}: run_in={run_in!r}: use 'process', or leave it out")
+    if run_in is None and memory_limit is not None:
+        raise ConfigurationError(f"{name}: memory_limit needs run_in='process': only a process's memory can be limited")
+    if run_in is not None and "<locals>" in target.__qualname__:
+        raise TaskDefinitionError(
+            f"{name}: run_in='process' needs a function that another process can import, and this one is defined "
+            f"inside {target.__qualname__.partition('.<locals>')[0]}: move it to the top level of its module"
+        )
 
 
 def _errors(value: type[BaseException] | Errors) -> Errors:

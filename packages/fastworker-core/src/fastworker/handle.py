@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from pydantic_core import from_json
 from fastworker.codec import Signature
 from fastworker.ending import Ending
 from fastworker.errors import (
+    EventsLost,
     ResultExpired,
     ResultTypeError,
     TaskCancelled,
@@ -19,11 +21,13 @@ from fastworker.errors import (
     TaskFailed,
     TaskNotFound,
     TaskTimeout,
+    UpstreamFailed,
 )
-from fastworker.lifecycle import Reason, State
+from fastworker.lifecycle import TERMINAL, Reason, State
 from fastworker.portal import wait_for
-from fastworker.protocol import Change, Ended, Submission
+from fastworker.protocol import Change, Ended, Note, Submission
 from fastworker.tasks import ErrorInfo, TaskInfo
+from fastworker.views import WorkflowNode
 
 CancelAnswer = Literal["was_queued", "interrupted", "asked", "killed", "already_done", "not_found"]
 
@@ -40,7 +44,12 @@ class TaskClient(Protocol):
         """Queue a task."""
 
     async def submit_functions(
-        self, signature: Signature | None, submissions: Sequence[Submission], *, strict: bool = False
+        self,
+        signatures: Iterable[Signature | None],
+        submissions: Sequence[Submission],
+        *,
+        strict: bool = False,
+        whole: bool = False,
     ) -> list[TaskHandle[Any]]:
         """Queue many."""
 
@@ -53,10 +62,22 @@ class TaskClient(Protocol):
     async def cancel(self, task_id: str) -> CancelAnswer:
         """Cancel it."""
 
+    async def cancel_workflow(self, task_id: str) -> int:
+        """Cancel all of its workflow."""
+
+    async def workflow(self, task_id: str) -> Sequence[WorkflowNode]:
+        """All tasks of its workflow."""
+
+    def notes(self, task_id: str) -> AsyncGenerator[Note]:
+        """What it says."""
+
+    def stream(self, task_id: str) -> AsyncGenerator[str]:
+        """What it yields, as JSON."""
+
     def events(self, task_id: str | None = None, name: str | None = None) -> AsyncIterator[Change]:
         """Its moves."""
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Disconnect."""
 
 
@@ -134,10 +155,52 @@ class TaskHandle[R](str):
         """Cancel the task; see `Client.cancel` for the answer."""
         return await self._client.bridge(lambda: self._client.cancel(self.id))
 
+    async def cancel_workflow(self) -> int:
+        """Cancel all open tasks of the workflow that this one belongs to; how many they were."""
+        return await self._client.bridge(lambda: self._client.cancel_workflow(self.id))
+
+    async def workflow(self) -> Sequence[WorkflowNode]:
+        """All tasks of the workflow that this one belongs to, in the order of their submission."""
+        return await self._client.bridge(lambda: self._client.workflow(self.id))
+
+    async def notes(self) -> AsyncIterator[Note]:
+        """Progress and log lines of this task as they come, from now on, until its end. A slow reader misses some."""
+        async for note in _bridged(self._client, self._client.notes(self.id)):
+            yield note
+
+    async def stream(self) -> AsyncIterator[Any]:
+        """What a task function that yields has yielded and will yield, until its end.
+
+        After a retry it goes on behind what was received before.
+
+        Raises:
+            ResultExpired: parts are no longer kept, because this came too late or reads too slowly.
+            TaskFailed, TaskCrashed, TaskTimeout, TaskCancelled, TaskExpired: how the task ended.
+        """
+        async for part in _bridged(self._client, self._client.stream(self.id)):
+            yield plain_json(part) if self._signature is None else self._signature.decode_part(part)
+        with suppress(ResultExpired):
+            await self.result()
+
     async def events(self) -> AsyncIterator[Change]:
         """The moves of this task from now on, until its end."""
-        async for change in self._client.events(task_id=self.id):
-            yield change
+        while True:
+            try:
+                async for change in self._client.events(task_id=self.id):
+                    yield change
+                return
+            except EventsLost:
+                if await self.status() in TERMINAL:
+                    return
+
+
+async def _bridged[T](client: TaskClient, items: AsyncGenerator[T]) -> AsyncIterator[T]:
+    """Items that come in the client's own event loop."""
+    try:
+        while (item := await client.bridge(lambda: anext(items, None))) is not None:
+            yield item
+    finally:
+        await client.bridge(items.aclose)
 
 
 def result_of(ended: Ended, signature: Signature | None = None) -> Any:
@@ -173,10 +236,13 @@ def plain_json(text: str) -> Any:
     return from_json(text)
 
 
+_FAILURES: dict[str, type[TaskFailed]] = {Reason.CRASHED: TaskCrashed, Reason.UPSTREAM: UpstreamFailed}
+
+
 def _failure(ended: Ended) -> TaskFailed | TaskTimeout:
     error = ended.error or ErrorInfo("unknown", "no error was reported")
     message = f"task {ended.id} failed: {error.type}: {error.message}"
     if ended.reason == Reason.TIMEOUT:
         return TaskTimeout(f"task {ended.id} ran longer than its time limit: {error.message}", ended.id)
-    kind = TaskCrashed if ended.reason == Reason.CRASHED else TaskFailed
+    kind = _FAILURES.get(ended.reason or "", TaskFailed)
     return kind(message, ended.id, error.type, error.message, error.traceback)

@@ -46,12 +46,13 @@ class Move(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a failed task failed."""
+    """Why a task failed, or was cancelled."""
 
     ERROR = "error"
     TIMEOUT = "timeout"
     CRASHED = "crashed"
-    UPSTREAM = "upstream"
+    UPSTREAM = "upstream"  # a task that it needs did not succeed
+    REPLACED = "replaced"  # cancelled, because a newer one took its place
 
 
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
@@ -63,6 +64,7 @@ TRANSITIONS: dict[tuple[State, Move], State] = {
     (State.NEW, Move.SCHEDULE): State.SCHEDULED,
     (State.NEW, Move.AWAIT): State.WAITING,
     (State.WAITING, Move.RELEASE): State.QUEUED,
+    (State.WAITING, Move.SCHEDULE): State.SCHEDULED,
     (State.SCHEDULED, Move.RELEASE): State.QUEUED,
     (State.RETRYING, Move.RELEASE): State.QUEUED,
     (State.QUEUED, Move.START): State.RUNNING,
@@ -76,6 +78,8 @@ TRANSITIONS: dict[tuple[State, Move], State] = {
     **{(state, Move.CANCEL): State.CANCELLED for state in OPEN},
     **{(state, Move.EXPIRE): State.EXPIRED for state in PENDING},
     **{(state, Move.REQUEUE): State.QUEUED for state in TERMINAL},
+    # Requeued before it had the results of all tasks that it needs.
+    **{(state, Move.AWAIT): State.WAITING for state in TERMINAL - {State.SUCCEEDED}},
 }
 
 

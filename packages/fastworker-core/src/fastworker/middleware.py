@@ -20,7 +20,16 @@ RunNext = Callable[[CurrentTask], Awaitable[Any]]
 
 
 class Middleware:
-    """Override what you need."""
+    """Override what you need.
+
+    Attributes:
+        enabled: while False, it is passed over; asked at each submission, and once when a worker starts.
+        suspends: False promises that `run` awaits nothing but `call_next`. Then functions that block need not go
+            through the event loop.
+    """
+
+    enabled: bool = True
+    suspends: bool = True
 
     async def submit(self, submissions: Sequence[Submission], call_next: SubmitNext) -> None:
         """Around one submit request, in the client. May change `headers`; may raise to refuse."""
@@ -29,6 +38,9 @@ class Middleware:
     async def run(self, task: CurrentTask, call_next: RunNext) -> Any:
         """Around one attempt, in the worker. `call_next` returns the task's result or raises its exception."""
         return await call_next(task)
+
+    def flush(self) -> None:
+        """A worker, or an application with its client, ends, and its process may without another word. May block."""
 
 
 _added: list[Middleware] = []
@@ -50,8 +62,8 @@ def _installed() -> tuple[Middleware, ...]:
 
 
 def active_middleware() -> Sequence[Middleware]:
-    """All middleware of this process, outermost first."""
-    return (*_installed(), *_added)
+    """All middleware of this process that is enabled, outermost first."""
+    return [middleware for middleware in (*_installed(), *_added) if middleware.enabled]
 
 
 def around_submit(middleware: Sequence[Middleware], innermost: SubmitNext) -> SubmitNext:

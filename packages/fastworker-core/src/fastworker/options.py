@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
 from fastworker.errors import ConfigurationError
 from fastworker.retry import backoff_from
-from fastworker.tasks import Acks, Backoff, BackoffKind, Options, Priority
+from fastworker.tasks import (
+    Acks,
+    Backoff,
+    BackoffKind,
+    OnDuplicate,
+    OnUpstreamFailure,
+    Options,
+    Priority,
+    UniqueWhile,
+)
+from fastworker.ties import (
+    NO_RULES,
+    KeyFunction,
+    TieRules,
+    check_idempotency_key,
+    check_key,
+    check_on_duplicate,
+    check_on_upstream_failure,
+    check_unique,
+)
 
 Seconds = float | timedelta
 MAX_RETRIES = 10_000
 
 
 class DefinitionOptions(TypedDict, total=False):
-    """What `@task` and `options()` both take. See `Options` for the meaning."""
+    """What `@task` and `options()` both take. See `Options` and `TieRules` for the meaning."""
 
     priority: Priority | str
     queue: str
     retries: int
     backoff: Backoff | BackoffKind | float
     timeout: Seconds
+    hard_timeout: Seconds
     expires: Seconds
     result_ttl: Seconds
     acks: Acks
     tags: Sequence[str]
+    key: KeyFunction | str
+    fair_key: KeyFunction | str
+    unique: UniqueWhile | Seconds
+    unique_key: KeyFunction | str
+    on_duplicate: OnDuplicate
+    on_upstream_failure: OnUpstreamFailure
 
 
 class SubmitOptions(DefinitionOptions, total=False):
@@ -34,6 +60,7 @@ class SubmitOptions(DefinitionOptions, total=False):
 
     delay: Seconds
     eta: datetime | float
+    idempotency_key: str
 
 
 def check_names(owner: str, said: Iterable[str], known: Iterable[str]) -> None:
@@ -47,35 +74,23 @@ def check_names(owner: str, said: Iterable[str], known: Iterable[str]) -> None:
             raise ConfigurationError(f"{owner}: there is no option {name!r}; there are {', '.join(known)}")
 
 
-def make_options(owner: str, **said: Unpack[SubmitOptions]) -> Options:
+def make_options(owner: str, **said: Unpack[SubmitOptions]) -> tuple[Options, TieRules]:
     """The options that were said; `owner` is named in errors.
 
     Raises:
         ConfigurationError: names the option and what it may be.
     """
-    checks: dict[str, Any] = {
-        "priority": _priority,
-        "queue": _queue,
-        "retries": _retries,
-        "backoff": backoff_from,
-        "timeout": lambda value: _seconds(value, positive=True),
-        "expires": lambda value: _seconds(value, positive=True),
-        "result_ttl": _seconds,
-        "delay": _seconds,
-        "eta": _moment,
-        "acks": _acks,
-        "tags": _tags,
-    }
-    check_names(owner, said, checks)
+    check_names(owner, said, _CHECKS)
     options: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
     for name, value in said.items():
         if value is None:
             continue
         try:
-            options[name] = checks[name](value)
+            (rules if name in _TIE_CHECKS else options)[name] = _CHECKS[name](value)
         except (ConfigurationError, ValueError, TypeError) as error:
             raise ConfigurationError(f"{owner}: {name}={value!r}: {error}") from None
-    return Options(**options)
+    return Options(**options), TieRules(**rules) if rules else NO_RULES
 
 
 def _priority(value: str) -> Priority:
@@ -121,3 +136,29 @@ def _tags(value: Sequence[str]) -> tuple[str, ...]:
     if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
         raise ConfigurationError("use a list of words")
     return tuple(value)
+
+
+_TIE_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "key": check_key,
+    "fair_key": check_key,
+    "unique": check_unique,
+    "unique_key": check_key,
+    "on_duplicate": check_on_duplicate,
+    "idempotency_key": check_idempotency_key,
+    "on_upstream_failure": check_on_upstream_failure,
+}
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "priority": _priority,
+    "queue": _queue,
+    "retries": _retries,
+    "backoff": backoff_from,
+    "timeout": lambda value: _seconds(value, positive=True),
+    "hard_timeout": lambda value: _seconds(value, positive=True),
+    "expires": lambda value: _seconds(value, positive=True),
+    "result_ttl": _seconds,
+    "delay": _seconds,
+    "eta": _moment,
+    "acks": _acks,
+    "tags": _tags,
+    **_TIE_CHECKS,
+}

@@ -14,7 +14,10 @@ from pydantic import Discriminator, FailFast, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from fastworker.lifecycle import State
-from fastworker.tasks import Definition, ErrorInfo, Options
+from fastworker.limits import TaskLimits
+from fastworker.schedule import Timing
+from fastworker.search import TaskFilter
+from fastworker.tasks import Definition, ErrorInfo, Options, Priority, Ties
 
 PROTOCOL_VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
@@ -22,9 +25,20 @@ MAX_PAYLOAD_BYTES: Final = 7 * 1024 * 1024
 """The largest arguments or result, in bytes of JSON: escaped inside a frame it must stay below `MAX_FRAME_BYTES`."""
 
 Role = Literal["client", "worker"]
-Outcome_ = Literal["succeeded", "failed", "timeout", "cancelled", "retry"]
+Outcome_ = Literal["succeeded", "failed", "timeout", "crashed", "cancelled", "killed", "retry"]
 RefusalCode = Literal[
-    "malformed", "version", "unknown-session", "not-allowed", "unknown-task", "too-large", "duplicate-worker", "failed"
+    "malformed",
+    "version",
+    "unknown-session",
+    "not-allowed",
+    "unknown-task",
+    "unknown-dependency",
+    "duplicate",
+    "too-large",
+    "duplicate-worker",
+    "failed",
+    "schedule",
+    "too-many-schedules",
 ]
 
 
@@ -42,11 +56,27 @@ class Submission:
     headers: dict[str, str] | None = None
     watch: bool | None = None
     again: bool | None = None
+    ties: Ties | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A task that is submitted by itself: which, and when."""
+
+    name: str
+    task: str
+    timing: Timing
+    args: str = "[]"
+    options: Options | None = None
 
 
 @dataclass(slots=True)
 class Order:
-    """One attempt that a worker is to run. `(id, attempt)` is its fencing token."""
+    """One attempt that a worker is to run. `(id, attempt)` is its fencing token.
+
+    `inputs`: by task id, the JSON of the results that stand as `{"$result": id}` in the arguments; empty where that
+    argument is to be left out.
+    """
 
     id: str
     attempt: int
@@ -55,6 +85,8 @@ class Order:
     rank: int
     timeout: float | None = None
     headers: dict[str, str] | None = None
+    inputs: dict[str, str] | None = None
+    hard_timeout: float | None = None
 
 
 @dataclass(slots=True)
@@ -67,7 +99,10 @@ class Token:
 
 @dataclass(slots=True)
 class Outcome:
-    """How one attempt ended. `started` in seconds since 1970, `ran` in seconds."""
+    """How one attempt ended. `started` in seconds since 1970 (0: it never did), `ran` in seconds.
+
+    `retry`: it wants to run again `after` seconds; with `hold`, no task of its lane is to start before that.
+    """
 
     id: str
     attempt: int
@@ -78,16 +113,22 @@ class Outcome:
     error: ErrorInfo | None = None
     retryable: bool = True
     after: float | None = None
+    hold: bool | None = None
 
 
 @dataclass(slots=True)
 class Note:
-    """What a running task says of itself: progress from 0 to 1 with a word, and log lines since the last note."""
+    """What a running task says of itself: progress from 0 to 1 with a word, and log lines since the last note.
+
+    `parts` of the result, as JSON, of a task that yields them; `first` is the number of the first, counted from 0.
+    """
 
     id: str
     attempt: int
     progress: tuple[float, str] | None = None
     log: list[str] = field(default_factory=list)
+    first: int | None = None
+    parts: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -150,54 +191,116 @@ class Submit:
 
 @dataclass(slots=True)
 class Watch:
-    """Send `Results` for these task ids as soon as they have ended."""
+    """Send `Results` for these task ids as soon as they have ended. `live`: and `Notes` of what they say meanwhile."""
 
     items: list[str]
+    live: bool = False
     kind: Literal["watch"] = field(default="watch", kw_only=True)
 
 
 @dataclass(slots=True)
 class Cancel:
-    """Cancel a task, whatever it is doing."""
+    """Cancel a task, whatever it is doing; or all of the workflow that it belongs to."""
 
     request: int
     task: str
+    workflow: bool | None = None
+    by: str | None = None
     kind: Literal["cancel"] = field(default="cancel", kw_only=True)
 
 
 @dataclass(slots=True)
 class Requeue:
-    """Run a task again that has ended."""
+    """Run a task again that has ended; with `args`, on other arguments than before."""
 
     request: int
     task: str
+    args: str | None = None
+    by: str | None = None
     kind: Literal["requeue"] = field(default="requeue", kw_only=True)
 
 
 @dataclass(slots=True)
 class Query:
-    """A question. Which fields matter depends on `what`."""
+    """A question. Which fields matter depends on `what`. `redact`: without secrets, for other people's eyes."""
 
     request: int
-    what: Literal["info", "why", "list", "stats", "workers", "queues", "definitions"]
+    what: Literal[
+        "info",
+        "why",
+        "list",
+        "stats",
+        "workers",
+        "queues",
+        "definitions",
+        "workflow",
+        "limits",
+        "search",
+        "facets",
+        "failures",
+        "activity",
+        "audit",
+        "bulk",
+        "schedules",
+    ]
     task: str | None = None
     state: State | None = None
     name: str | None = None
     queue: str | None = None
     limit: int = 50
     before: int | None = None
+    filter: TaskFilter | None = None
+    after: str | None = None
+    redact: bool | None = None
     kind: Literal["query"] = field(default="query", kw_only=True)
 
 
 @dataclass(slots=True)
 class Control:
-    """An order to the queue: `pause` or `resume` a queue or a task name, or `follow` all changes."""
+    """An order to the queue. What `name` names depends on the action.
+
+    `pause` or `resume` a queue, a task name or a worker; `limit` a task name (without `limits`: as its definition
+    says); `reprioritise` a task; `retry`, `cancel`, `delete` or `reprioritise` all tasks that fit `filter`, in the
+    background; `stop` such a job; `note` an action in the audit; `follow` all changes, from `after` on where that is
+    still known. `by`: who wants it, for the audit.
+    """
 
     request: int
-    action: Literal["pause", "resume", "follow", "unfollow"]
+    action: Literal[
+        "pause",
+        "resume",
+        "limit",
+        "reprioritise",
+        "retry",
+        "cancel",
+        "delete",
+        "stop",
+        "note",
+        "follow",
+        "unfollow",
+    ]
     queue: str | None = None
     name: str | None = None
+    worker: str | None = None
+    limits: TaskLimits | None = None
+    task: str | None = None
+    priority: Priority | None = None
+    after: int | None = None
+    filter: TaskFilter | None = None
+    by: str | None = None
     kind: Literal["control"] = field(default="control", kw_only=True)
+
+
+@dataclass(slots=True)
+class Schedules:
+    """An order to one schedule. `add` puts it in the place of one of the same name; `run` makes the task `task` now."""
+
+    request: int
+    action: Literal["add", "pause", "resume", "run", "remove"]
+    name: str
+    schedule: Schedule | None = None
+    task: str | None = None
+    kind: Literal["schedules"] = field(default="schedules", kw_only=True)
 
 
 @dataclass(slots=True)
@@ -271,6 +374,15 @@ class Accepted:
 
 
 @dataclass(slots=True)
+class Duplicates:
+    """Of a submit request: the tasks that were not taken in, each with the one that stands for it."""
+
+    request: int
+    instead: dict[str, str]
+    kind: Literal["duplicates"] = field(default="duplicates", kw_only=True)
+
+
+@dataclass(slots=True)
 class Recorded:
     """All outcomes up to this number are in the store; the worker may forget them."""
 
@@ -300,6 +412,14 @@ class Results:
 
     items: list[Ended]
     kind: Literal["results"] = field(default="results", kw_only=True)
+
+
+@dataclass(slots=True)
+class Notes:
+    """What running tasks say that the client watches live. A reader that is slow misses some."""
+
+    items: list[Note]
+    kind: Literal["notes"] = field(default="notes", kw_only=True)
 
 
 @dataclass(slots=True)
@@ -337,6 +457,7 @@ FromPeer = (
     | Requeue
     | Query
     | Control
+    | Schedules
     | Credit
     | Outcomes
     | Heartbeat
@@ -344,9 +465,11 @@ FromPeer = (
     | Asked
     | Goodbye
 )
-FromControlPlane = Welcome | Accepted | Recorded | Run | Stop | Results | Answer | Changes | Refused
+FromControlPlane = (
+    Welcome | Accepted | Duplicates | Recorded | Run | Stop | Results | Notes | Answer | Changes | Refused
+)
 Message = FromPeer | FromControlPlane
-Batch = Watch | Accepted | Run | Stop | Handback | Asked | Results | Changes
+Batch = Watch | Accepted | Run | Stop | Handback | Asked | Results | Notes | Changes
 """Messages that are nothing but a list of items, so that two in a row can be one."""
 
 

@@ -14,12 +14,14 @@ class Retry(Exception):
 
     Args:
         after: seconds to wait.
+        hold: no task of the same name and key is to start before that either: what a service says with `Retry-After`.
     """
 
-    def __init__(self, after: float = 0.0) -> None:
+    def __init__(self, after: float = 0.0, *, hold: bool = False) -> None:
         _check_wait("Retry: after", after)
         super().__init__(f"run again after {after} s")
         self.after = after
+        self.hold = hold
 
 
 def delay_before_retry(backoff: Backoff, failures: int, random: Random) -> float:

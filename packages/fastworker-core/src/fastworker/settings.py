@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -15,10 +15,19 @@ from pydantic_settings import (
 )
 
 from fastworker.errors import ConfigurationError
+from fastworker.sizes import bytes_of
 
 Sync = Literal["normal", "full"]
 StoreKind = Literal["sqlite", "memory"]
+LogKind = Literal["text", "json"]
 Words = Annotated[list[str], NoDecode]
+
+
+def _bytes(value: int | str) -> int:
+    try:
+        return bytes_of(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
 
 
 class Settings(BaseSettings):
@@ -35,6 +44,8 @@ class Settings(BaseSettings):
         sync: `normal` survives the death of any process, `full` also a loss of power.
         concurrency: tasks that one worker process runs at once.
         processes: worker processes under the control plane.
+        max_tasks_per_process: after so many tasks a process slot is replaced.
+        max_memory: a process slot that holds more is replaced; bytes, or a text such as `512 MB`.
         grace: how long running tasks may go on after SIGTERM.
         lease: how long a connected but silent worker keeps its tasks.
         silence: after how long without a word a worker gets no new tasks.
@@ -45,6 +56,14 @@ class Settings(BaseSettings):
         keep_for: how long the store keeps them.
         connect_timeout: how long a client looks for the control plane.
         answer_timeout: how long a client waits for an answer, also across a restart of the control plane.
+        log_format: `text`, or `json`: an object a line.
+        dashboard: whether `fastworker start` starts the dashboard too.
+        dashboard_host: where the dashboard listens; beyond loopback it wants a password.
+        dashboard_port: its port; the next free one if it is taken.
+        dashboard_password: of an admin, who may do anything.
+        dashboard_operator_password: of an operator, who may act on tasks and queues, but not delete or submit.
+        dashboard_viewer_password: of a viewer, who may look.
+        dashboard_hosts: the names by which browsers may call the dashboard, besides those of loopback.
     """
 
     model_config = SettingsConfigDict(
@@ -66,6 +85,8 @@ class Settings(BaseSettings):
     sync: Sync = "normal"
     concurrency: int = Field(default=8, ge=1, le=100_000)
     processes: int = Field(default=1, ge=0, le=1024)
+    max_tasks_per_process: int | None = Field(default=None, ge=1)
+    max_memory: Annotated[int, BeforeValidator(_bytes)] | None = None
     grace: float = Field(default=30.0, ge=0)
     lease: float = Field(default=60.0, gt=0)
     silence: float = Field(default=10.0, gt=0)
@@ -76,8 +97,16 @@ class Settings(BaseSettings):
     keep_for: float = Field(default=7 * 86_400.0, ge=0)
     connect_timeout: float = Field(default=10.0, gt=0)
     answer_timeout: float = Field(default=30.0, gt=0)
+    log_format: LogKind = "text"
+    dashboard: bool = True
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int = Field(default=8080, ge=0, le=65_535)
+    dashboard_password: SecretStr | None = None
+    dashboard_operator_password: SecretStr | None = None
+    dashboard_viewer_password: SecretStr | None = None
+    dashboard_hosts: Words = Field(default_factory=list)
 
-    @field_validator("modules", "listen", mode="before")
+    @field_validator("modules", "listen", "dashboard_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """In the environment a list is words with commas or spaces between them."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 from fastworker.lifecycle import State
+from fastworker.limits import UNLIMITED, TaskLimits
+from fastworker.schedule import Timing
 
 Acks = Literal["late", "early"]
+UniqueWhile = Literal["queued", "running"]
+OnDuplicate = Literal["return_existing", "reject", "replace"]
+OnUpstreamFailure = Literal["fail", "run", "ignore"]
 BackoffKind = Literal["exponential", "linear", "constant"]
 
 
@@ -65,7 +72,8 @@ class Options:
         queue: the name of the queue.
         retries: how often a failed task is tried again.
         backoff: how long to wait before each retry.
-        timeout: seconds that one attempt may run.
+        timeout: seconds that one attempt may run before it is interrupted, which it can catch to clean up.
+        hard_timeout: seconds after which it is ended without being asked.
         delay: seconds after the submission before it may start.
         eta: the moment before which it must not start (seconds since 1970, UTC).
         expires: seconds after the submission after which it must not start any more.
@@ -85,6 +93,7 @@ class Options:
     result_ttl: float | None = None
     acks: Acks | None = None
     tags: tuple[str, ...] | None = None
+    hard_timeout: float | None = None
 
     def over(self, other: Options) -> Options:
         """These options where they say something, the other's where they don't."""
@@ -97,6 +106,39 @@ UNSAID = Options()
 DEFAULTS = Options(
     priority=Priority.NORMAL, queue="default", retries=0, backoff=Backoff(), result_ttl=86_400.0, acks="late"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What ties one task to others.
+
+    Attributes:
+        key: the tasks of one name that share it share the limits of that name.
+        fair_key: whose turn it takes; every fair key gets as many turns as the others.
+        unique: the name of the lock that it holds, or wants.
+        unique_while: how long it holds the lock: while it is `queued`, until it has ended (`running`), or so many
+            seconds from its submission.
+        on_duplicate: what becomes of it if another task holds the lock.
+        needs: ids of the tasks that it waits for; their results are arguments of it.
+        on_upstream_failure: what becomes of it if one of these does not succeed.
+        workflow: an id that all tasks of one workflow share.
+        parent: the task that submitted it while it ran.
+        schedule: the name of the schedule that fired it.
+    """
+
+    key: str | None = None
+    fair_key: str | None = None
+    unique: str | None = None
+    unique_while: UniqueWhile | float = "running"
+    on_duplicate: OnDuplicate = "return_existing"
+    needs: tuple[str, ...] = ()
+    on_upstream_failure: OnUpstreamFailure = "fail"
+    workflow: str | None = None
+    parent: str | None = None
+    schedule: str | None = None
+
+
+NO_TIES = Ties()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +159,22 @@ class ErrorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt that did not succeed. Times are seconds since 1970 (UTC).
+
+    Attributes:
+        outcome: `failed`, `timeout` or `crashed`.
+    """
+
+    number: int
+    worker: str
+    started_at: float
+    ended_at: float
+    outcome: str
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """What a worker tells of a task function that it can run.
 
@@ -125,12 +183,16 @@ class Definition:
         options: as said at `@task`.
         parameters: JSON schema of the arguments.
         doc: first paragraph of the docstring.
+        limits: how many of its tasks may start, and run, over all workers.
+        schedule: when it runs by itself.
     """
 
     name: str
     options: Options = UNSAID
     parameters: dict[str, Any] = field(default_factory=dict)
     doc: str = ""
+    limits: TaskLimits = UNLIMITED
+    schedule: Timing | None = None
 
 
 @dataclass(slots=True)
@@ -148,6 +210,7 @@ class Task:
     submitted_at: float
     headers: dict[str, str] | None = None
     expires_at: float | None = None
+    ties: Ties = NO_TIES
 
     # Stored. Written by the engine's verbs only; `state` by `lifecycle.move` only.
     state: State = State.NEW
@@ -161,14 +224,19 @@ class Task:
     worker: str | None = None
     result: str | None = None  # JSON
     error: ErrorInfo | None = None
+    inputs: dict[str, str] | None = None  # by task id: what it gets of the tasks that it waited for, as JSON
+    history: tuple[Attempt, ...] = ()  # the last attempts that did not succeed
 
     # In memory only.
     order: int = 0  # place in the queue: FIFO within a rank
     estimate: float = 0.0  # seconds that this attempt is expected to run
     recovering: bool = False  # running at a restart; its worker has not come back yet
     cancelling: bool = False  # somebody wants it stopped while it runs
+    missing: int = 0  # how many tasks it still waits for
+    stopped_by: str = "interrupted"  # how a cancellation ended it: the answer to whoever asked for it
     version: int = 0  # of its last move
     stored: bool = False  # the store has been given it
+    rewrite: bool = False  # something that is fixed otherwise was changed: the store is to write it all
     release_timer: Any = None
     expiry_timer: Any = None
     progress: tuple[float, str] | None = None
@@ -203,6 +271,8 @@ class TaskInfo:
     result_expired: bool = False
     error: ErrorInfo | None = None
     tags: tuple[str, ...] = ()
+    ties: Ties = NO_TIES
+    history: tuple[Attempt, ...] = ()
     progress: tuple[float, str] | None = None
     log: Sequence[str] = ()
 
@@ -229,6 +299,8 @@ class TaskInfo:
             result=task.result,
             error=task.error,
             tags=task.options.tags or (),
+            ties=task.ties,
+            history=task.history,
             progress=task.progress,
             log=tuple(task.log or ()),
         )
@@ -241,6 +313,19 @@ def new_task_id() -> str:
     value |= 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | (random & ((1 << 62) - 1))
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def idempotent_id(name: str, key: str) -> str:
+    """A UUIDv8 (RFC 9562, section 5.8) made of a task name and an idempotency key: the same for the same."""
+    digest = bytearray(hashlib.sha256(f"{name}\0{key}".encode()).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    return str(uuid.UUID(bytes=bytes(digest)))
+
+
+def is_idempotent_id(task_id: str) -> bool:
+    """Whether the id was made by `idempotent_id`."""
+    return task_id[14:15] == "8"
 
 
 def is_task_id(text: str) -> bool:

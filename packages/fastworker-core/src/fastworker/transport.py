@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ HEADER_BYTES: Final = 4
 MESSAGES_PER_TURN: Final = 64
 """How many messages one turn of the event loop takes in before others get theirs."""
 RECONNECT_MS: Final = (50, 500)
+PAIR_LINGER: Final = 0.1
 PSK_IDENTITY: Final = b"fastworker"
 
 _sockets_of_this_process: set[int] = set()
@@ -266,6 +268,21 @@ def _check(url: str, code: int) -> None:
     if code in (_lib.NNG_EADDRINVAL, _lib.NNG_ENOTSUP, _lib.NNG_EINVAL):
         raise ConfigurationError(f"{url!r} is not an address: use ipc:///path, tcp://host:port or tls+tcp://host:port")
     raise ConnectionFailed(f"{url}: {_ffi.string(_lib.nng_strerror(code)).decode()}")
+
+
+def send_to_pair(url: str, body: bytes, timeout: float) -> None:
+    """Send one message to somebody's Pair0 that listens at an address; blocks.
+
+    Raises:
+        ConnectionFailed: it did not take the message within `timeout` seconds.
+    """
+    refuse_if_forked()
+    try:
+        with pynng.Pair0(dial=url, block_on_dial=True, send_timeout=round(timeout * 1000)) as pair:
+            pair.send(body)
+            time.sleep(PAIR_LINGER)  # `close` right after a send may lose it, and a pair has no acknowledgement
+    except pynng.NNGException as error:
+        raise ConnectionFailed(f"{url}: {error}") from None
 
 
 async def why_unreachable(url: str, key: bytes | None, timeout: float = 1.0) -> str:

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from fastworker.cli import control, inspect, submit
+from fastworker.cli import bulk, control, flow, inspect, schedules, submit
 from fastworker.cli.doctor import doctor
 from fastworker.cli.exits import exit_code_of
 from fastworker.cli.legacy import in_today_s_words
@@ -32,12 +32,24 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "queues": inspect.queues,
     "pause": control.pause,
     "resume": control.resume,
+    "priority": control.priority,
+    "search": flow.search,
+    "failures": flow.failures,
+    "workflow": flow.workflow,
+    "limits": flow.limits,
+    "limit": flow.limit,
+    "purge": bulk.purge,
+    "schedules": schedules.schedules,
     "doctor": doctor,
 }
 
 
-def build_app() -> typer.Typer:
-    """The command line with the commands of all installed packages."""
+def build_app(wanted: str | None = None) -> typer.Typer:
+    """The command line with the commands of all installed packages.
+
+    Args:
+        wanted: the command that will be run. The packages of others are not imported then: that takes seconds.
+    """
     app = typer.Typer(
         name="fastworker",
         help="A task queue without a broker. Begin with: fastworker demo",
@@ -49,7 +61,12 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     for name, function in _COMMANDS.items():
         app.command(name)(function)
-    for point in sorted(entry_points(group="fastworker.commands"), key=lambda point: point.name):
+    app.add_typer(bulk.app, name="bulk")
+    app.add_typer(schedules.schedule, name="schedule")
+    points = sorted(entry_points(group="fastworker.commands"), key=lambda point: point.name)
+    ours = {*_COMMANDS, "bulk", "schedule"}
+    known = wanted in ours or any(point.name == wanted for point in points)
+    for point in points if not known else [point for point in points if point.name == wanted]:
         command = point.load()
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=point.name)
@@ -77,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = in_today_s_words(sys.argv[1:] if arguments is None else list(arguments))
     try:
         # Typer reports wrong usage by itself, with error classes of the click that it brings along.
-        typer.main.get_command(build_app()).main(words, "fastworker")
+        typer.main.get_command(build_app(words[0] if words else None)).main(words, "fastworker")
     except FastWorkerError as error:
         complain(str(error))
         sys.exit(exit_code_of(error))

@@ -1,4 +1,4 @@
-"""Commands that change something: cancel, retry, pause, resume."""
+"""Commands that change one thing: cancel, retry, priority, pause, resume."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import typer
 from fastworker.cli.exits import NOT_FOUND, TASK_FAILED
 from fastworker.cli.inspect import TaskId
 from fastworker.cli.output import AsJson, Url, connect, console, print_json
+from fastworker.cli.submit import parse_arguments
 from fastworker.errors import ConfigurationError
+from fastworker.tasks import Priority
 
 Queue = Annotated[str | None, typer.Option("--queue", help="A whole queue.")]
 Name = Annotated[str | None, typer.Option("--name", help="All tasks of a name.")]
+Worker = Annotated[str | None, typer.Option("--worker", help="One worker, by its name.")]
 
 _MEANING = {
     "was_queued": "it had not started, and won't",
@@ -24,8 +27,18 @@ _MEANING = {
 }
 
 
-def cancel(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
-    """Cancel a task."""
+def cancel(
+    task_id: TaskId,
+    workflow: Annotated[bool, typer.Option("--workflow", help="All open tasks of its workflow.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a task, or its whole workflow."""
+    if workflow:
+        with connect(url) as client:
+            count = client.cancel_workflow(task_id)
+        print_json({"id": task_id, "cancelled": count}) if as_json else console.print(f"{count} tasks were open")
+        return
     with connect(url) as client:
         answer = client.cancel(task_id)
     if as_json:
@@ -36,10 +49,16 @@ def cancel(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
         raise typer.Exit(TASK_FAILED if answer == "already_done" else NOT_FOUND)
 
 
-def retry(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
-    """Run a task again that has ended."""
+def retry(
+    task_id: TaskId,
+    args: Annotated[str | None, typer.Option(help="JSON: other arguments than before.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a task again that has ended, and those that failed only because of it."""
+    positions, keywords = parse_arguments(args) if args is not None else (None, None)
     with connect(url) as client:
-        queued = client.requeue(task_id)
+        queued = client.requeue(task_id, positions, keywords)
     if as_json:
         print_json({"id": task_id, "queued": queued})
     else:
@@ -48,22 +67,49 @@ def retry(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
         raise typer.Exit(TASK_FAILED)
 
 
-def pause(queue: Queue = None, name: Name = None, url: Url = None) -> None:
-    """Start no more tasks of a queue or of a name; those that run go on."""
-    _one_of(queue, name)
+def priority(
+    task_id: TaskId,
+    priority: Annotated[str, typer.Argument(help="critical, high, normal or low.")],
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an open task another priority."""
+    wanted = read_priority(priority)
     with connect(url) as client:
-        client.pause(queue=queue, name=name)
-    console.print(f"paused: {queue or name}. To go on: fastworker resume", markup=False)
+        changed = client.reprioritise(task_id, wanted)
+    if as_json:
+        print_json({"id": task_id, "changed": changed})
+    else:
+        console.print(f"its priority is {wanted}" if changed else "it has ended: nothing was changed")
+    if not changed:
+        raise typer.Exit(TASK_FAILED)
 
 
-def resume(queue: Queue = None, name: Name = None, url: Url = None) -> None:
+def read_priority(text: str) -> Priority:
+    """A priority as people write it; raises `ConfigurationError`."""
+    if text.lower() not in list(Priority):
+        raise ConfigurationError(f"{text!r} is no priority: use one of {', '.join(Priority)}")
+    return Priority(text.lower())
+
+
+def pause(queue: Queue = None, name: Name = None, worker: Worker = None, url: Url = None) -> None:
+    """Start no more tasks of a queue, of a name or at a worker; those that run go on."""
+    what = _one_of(queue, name, worker)
+    with connect(url) as client:
+        client.pause(queue=queue, name=name, worker=worker)
+    console.print(f"paused: {what}. To go on: fastworker resume", markup=False)
+
+
+def resume(queue: Queue = None, name: Name = None, worker: Worker = None, url: Url = None) -> None:
     """Undo `pause`."""
-    _one_of(queue, name)
+    what = _one_of(queue, name, worker)
     with connect(url) as client:
-        client.resume(queue=queue, name=name)
-    console.print(f"resumed: {queue or name}", markup=False)
+        client.resume(queue=queue, name=name, worker=worker)
+    console.print(f"resumed: {what}", markup=False)
 
 
-def _one_of(queue: str | None, name: str | None) -> None:
-    if (queue is None) == (name is None):
-        raise ConfigurationError("say either --queue QUEUE or --name NAME")
+def _one_of(queue: str | None, name: str | None, worker: str | None) -> str:
+    said = [value for value in (queue, name, worker) if value is not None]
+    if len(said) != 1:
+        raise ConfigurationError("say one of --queue QUEUE, --name NAME and --worker WORKER")
+    return said[0]

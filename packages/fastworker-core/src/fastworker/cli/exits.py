@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastworker.errors import ConnectionFailed, FastWorkerError, ResultTimeout, TaskError, TaskNotFound, TaskTimeout
+from fastworker.errors import (
+    ConnectionFailed,
+    FastWorkerError,
+    ResultTimeout,
+    ScheduleNotFound,
+    TaskError,
+    TaskNotFound,
+    TaskTimeout,
+)
 
 TASK_FAILED: Final = 1
 """The task ended otherwise than by success."""
@@ -19,7 +27,7 @@ TIMED_OUT: Final = 5
 def exit_code_of(error: FastWorkerError) -> int:
     """The exit code for an error."""
     match error:
-        case TaskNotFound():
+        case TaskNotFound() | ScheduleNotFound():
             return NOT_FOUND
         case TaskTimeout() | TaskError():
             return TASK_FAILED

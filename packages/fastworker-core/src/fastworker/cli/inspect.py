@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from fastworker.cli.output import AsJson, Url, connect, console, moment, print_json, print_pairs, print_table
 from fastworker.errors import ConfigurationError
 from fastworker.lifecycle import State
+from fastworker.tasks import TaskInfo
 
 TaskId = Annotated[str, typer.Argument(help="The task id.")]
 
@@ -35,6 +37,8 @@ def status(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
             ("finished", moment(info.finished_at)),
             ("worker", info.worker),
             ("progress", progress),
+            ("workflow", info.ties.workflow),
+            ("needs", " ".join(info.ties.needs)),
             ("arguments", info.args),
             ("result", "expired" if info.result_expired else info.result),
             ("error", error),
@@ -87,12 +91,16 @@ def list_tasks(
     if as_json:
         print_json(tasks)
         return
+    print_tasks(tasks, "no tasks. Submit one: fastworker submit NAME --args JSON")
+
+
+def print_tasks(tasks: Sequence[TaskInfo], empty: str) -> None:
+    """Tasks as a table."""
     rows = [
         (task.seq, task.id, task.name, task.state, task.priority, task.attempt, moment(task.submitted_at), task.worker)
         for task in tasks
     ]
-    columns = ("#", "id", "name", "state", "priority", "attempt", "submitted", "worker")
-    print_table(columns, rows, "no tasks. Submit one: fastworker submit NAME --args JSON")
+    print_table(("#", "id", "name", "state", "priority", "attempt", "submitted", "worker"), rows, empty)
 
 
 def workers(url: Url = None, as_json: AsJson = False) -> None:
@@ -109,7 +117,7 @@ def workers(url: Url = None, as_json: AsJson = False) -> None:
             f"{view.assigned}/{view.slots}",
             view.finished,
             view.failed,
-            "" if view.connected else "away",
+            "paused" if view.paused else "" if view.connected else "away",
             f"{view.silent_for:.0f} s ago",
             view.release,
         )
@@ -127,10 +135,18 @@ def queues(url: Url = None, as_json: AsJson = False) -> None:
         print_json(lanes)
         return
     rows = [
-        (lane.queue, lane.name, sum(lane.queued.values()), _by_priority(lane.queued), moment(lane.oldest), lane.held)
+        (
+            lane.queue,
+            lane.name,
+            lane.key,
+            sum(lane.queued.values()),
+            _by_priority(lane.queued),
+            moment(lane.oldest),
+            lane.held,
+        )
         for lane in lanes
     ]
-    print_table(("queue", "name", "queued", "by priority", "oldest", "held"), rows, "nothing is queued")
+    print_table(("queue", "name", "key", "queued", "by priority", "oldest", "held"), rows, "nothing is queued")
 
 
 def _by_priority(queued: dict[str, int]) -> str:

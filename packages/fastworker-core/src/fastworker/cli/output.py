@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -14,10 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fastworker.blocking import BlockingClient
+from fastworker.log_records import log_to_standard_error
+from fastworker.settings import LogKind, load_settings
 
 Url = Annotated[str | None, typer.Option(help="Where the control plane is.", metavar="URL")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+LogFormat = Annotated[LogKind | None, typer.Option(help="text (default), or json: an object a line.")]
 
 CONNECT_TIMEOUT = 2.0
 """Seconds; a person waits at the terminal."""
@@ -77,9 +79,10 @@ def moment(seconds: float | None) -> str | None:
         return f"{seconds:g}"
 
 
-def set_up_logging(level: str) -> None:
-    """Log lines for a person at night."""
+def set_up_logging(level: str, log_format: LogKind | None = None) -> None:
+    """Log lines for a person at night, or for programs; without a word on it, as the setting `log_format` says."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise typer.BadParameter(f"{level!r}: use debug, info, warning or error")
-    logging.basicConfig(level=number, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    kind = load_settings(log_format=log_format).log_format
+    log_to_standard_error(number, as_json=kind == "json")

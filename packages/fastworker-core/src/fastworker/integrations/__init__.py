@@ -1,0 +1,1 @@
+"""FastWorker inside web frameworks. Each module here names what another distribution holds."""
