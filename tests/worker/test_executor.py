@@ -462,8 +462,40 @@ def test_a_talkative_task_is_cut_short() -> None:
     note = task.take_note()
     assert note is not None
     assert note.progress is not None
-    assert (len(note.log), len(note.log[0]), len(note.progress[1])) == (200, 2000, 2000)
+    assert (len(note.log), len(note.log[1]), len(note.progress[1])) == (200, 2000, 2000)
     assert note.log[-1].startswith("999 ")
+    assert note.log[0] == "… 801 lines left out"
+
+
+def test_progress_in_both_forms() -> None:
+    task = CurrentTask("id-1", "add", 1)
+    said = []
+    forms: list[Any] = [(3, 10, "resizing"), (0.3, "resizing"), (0.5,), (12, 10), (1, 0), (-1, 5, "back")]
+    for words in forms:
+        task.progress(*words)
+        note = task.take_note()
+        assert note is not None
+        said.append(note.progress)
+    assert said == [(0.3, "resizing"), (0.3, "resizing"), (0.5, ""), (1.0, ""), (1.0, ""), (0.0, "back")]
+
+
+def test_printed_lines_are_whole_lines() -> None:
+    task = CurrentTask("id-1", "add", 1)
+    for text in ("one", " line", "\n", "two\nthree\nfo", "ur"):
+        task.printed(text)
+    note = task.take_note()
+    assert note is not None
+    assert note.log == ["one line", "two", "three"]
+
+
+def test_parts_that_nobody_takes_are_bounded_and_counted() -> None:
+    task = CurrentTask("id-1", "add", 1)
+    task.open_stream()
+    for number in range(10_050):
+        task.part(str(number))
+    note = task.take_note()
+    assert note is not None
+    assert (note.first, note.parts[0]) == (50, "50")
 
 
 # ---- middleware ----------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -312,6 +314,73 @@ async def test_only_the_attempt_that_is_late_is_interrupted(benches: Benches, ga
     gate.opened.set()
     await bench.ended(3)
     assert bench.status_of(patient) == bench.status_of(unlimited) == "succeeded"
+
+
+async def test_a_thread_that_cannot_be_stopped_is_given_up_and_its_slot_works_again(
+    benches: Benches, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = benches(1)
+
+    def deaf() -> None:
+        while not gate.opened.is_set():
+            try:
+                time.sleep(0.01)
+            except TaskTimeout:
+                continue
+
+    began = time.monotonic()
+    stuck = bench.add(deaf, timeout=0.05, hard_timeout=0.2)
+    [outcome] = await bench.ended()
+    assert time.monotonic() - began < 0.7
+    assert outcome.error is not None
+    assert (outcome.id, outcome.status) == (stuck, "timeout")
+    assert "hard_timeout of 0.2 s: its thread could not be stopped and goes on beside" in outcome.error.message
+    assert "test_pool.py" in caplog.text, "where it is stuck"
+    bench.add(quick)
+    await bench.ended(2)
+    gate.opened.set()
+    await eventually(lambda: "has ended by itself" in caplog.text)
+    bench.add_many([quick, quick])
+    assert [outcome.status for outcome in await bench.ended(4)][1:] == ["succeeded"] * 3
+
+
+async def test_a_coroutine_that_swallows_its_cancellation_is_given_up_too(benches: Benches, gate: Gate) -> None:
+    bench = benches(1)
+
+    async def deaf() -> None:
+        while not gate.opened.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    bench.add(deaf, timeout=0.05, hard_timeout=0.2)
+    [outcome] = await bench.ended()
+    assert outcome.status == "timeout"
+    bench.add(quick_async)
+    assert [outcome.status for outcome in await bench.ended(2)] == ["timeout", "succeeded"]
+    gate.opened.set()
+    await for_a_while(0.1)
+    assert len(bench.outcomes) == 2
+
+
+async def test_the_hard_limit_does_not_touch_what_ends_in_time(benches: Benches) -> None:
+    bench = benches(2)
+    bench.add_many([quick, quick_async], hard_timeout=0.05)
+    await bench.ended(2)
+    await for_a_while(0.15)
+    assert [outcome.status for outcome in bench.outcomes] == ["succeeded"] * 2
+
+
+async def test_a_task_in_a_thread_that_forks_is_told_once(benches: Benches) -> None:
+    bench = benches(1)
+
+    def fork() -> int:
+        return os.fork()
+
+    bench.add(fork)
+    [outcome] = await bench.ended()
+    child = int(outcome.result or 0)
+    assert child > 0
+    assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
 
 
 async def test_an_interrupt_never_hits_the_next_attempt_in_the_thread(benches: Benches) -> None:

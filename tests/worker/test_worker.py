@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -68,6 +69,14 @@ async def wait_in_loop() -> str:
     return "waited"
 
 
+async def swallow() -> str:
+    gate.inside.append(current_task().id)
+    while not gate.opened.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.002)
+    return "swallowed"
+
+
 def large(size: int) -> str:
     return "\\" * size
 
@@ -78,7 +87,7 @@ def talk() -> None:
     current_task().log("caf\udce9")
 
 
-FUNCTIONS = (add, wait_in_thread, wait_in_loop, large, talk)
+FUNCTIONS = (add, wait_in_thread, wait_in_loop, swallow, large, talk)
 
 
 def registry() -> Registry:
@@ -257,6 +266,19 @@ async def test_a_coroutine_is_stopped_and_its_end_reported(plane: Plane, start: 
     plane.say(Stop([Token(task_id, 1)]))
     assert (await plane.outcome(task_id)).status == "cancelled"
     assert plane.heard(Asked) == []
+
+
+async def test_a_coroutine_that_swallows_its_cancellation_was_only_asked(
+    plane: Plane, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastworker_worker.worker.SWALLOWED_AFTER", 0.05)
+    await start()
+    task_id = plane.run("swallow")
+    await eventually(lambda: gate.inside)
+    plane.say(Stop([Token(task_id, 1)]))
+    assert (await eventually(lambda: plane.heard(Asked)))[0].items == [Token(task_id, 1)]
+    gate.opened.set()
+    assert (await plane.outcome(task_id)).status == "succeeded"
 
 
 async def test_a_thread_is_asked_and_that_is_said(plane: Plane, start: Start) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -34,16 +35,24 @@ from fastworker.protocol import (
     Welcome,
 )
 from fastworker.release import RELEASE
+from fastworker.resources import running
 from fastworker.session import FRAME_BYTES
+from fastworker_worker.capture import capture
 from fastworker_worker.executor import Execution
 from fastworker_worker.pool import Pool
+from fastworker_worker.processes import Recycle, check_importable
 
 logger = logging.getLogger("fastworker.worker")
 
 HEARTBEAT_EVERY: Final = 2.0
-NOTES_EVERY: Final = 0.25
+NOTES_EVERY: Final = 0.2
+"""Seconds that what a task says waits for more of it."""
+PARTS_GO_NOW: Final = 100
+"""Parts of one task that don't wait for the next heartbeat."""
 BACKLOG_AT_MOST: Final = 0.04
 """Seconds that an attempt may wait here before all that wait are handed back: the run times were guessed wrong."""
+SWALLOWED_AFTER: Final = 2.0
+"""Seconds after which an interrupted coroutine that still runs is said to go on."""
 INTERRUPT_GRACE: Final = 2.0
 """Seconds that interrupted coroutines have to clean up when the worker stops."""
 
@@ -58,6 +67,10 @@ class Worker:
         own: belongs to the control plane, so works only where no other worker can.
         name: default: host, process id and a random part.
         tasks: the task functions; default: those that `@task` registered.
+        recycle: when a process slot is replaced.
+
+    Raises:
+        TaskDefinitionError: a task function is to run in a process that can't import it.
     """
 
     def __init__(
@@ -69,18 +82,21 @@ class Worker:
         own: bool = False,
         name: str | None = None,
         tasks: Registry = registry,
+        recycle: Recycle = Recycle(),  # noqa: B008 - it is frozen
     ) -> None:
+        check_importable(tasks)
         self.name = name or f"{platform.node()}:{os.getpid()}:{secrets.token_hex(2)}"
         self._slots = slots
         self._own = own
         self._tasks = tasks
+        self._recycle = recycle
         self._definitions = [function.definition() for function in tasks]
         self._numbers = itertools.count(1)
         self._unrecorded: dict[int, Outcomes] = {}
         self._outcomes_sent = 0
         self._welcome = False  # in this session
         self._given_back: set[tuple[str, int]] = set()  # while they ran: what becomes of them is not ours to say
-        self._beats = 0
+        self._notes_due = False
         self._noted: set[CurrentTask] = set()
         self._draining = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -92,11 +108,16 @@ class Worker:
         """Connect to the control plane, and be ready for tasks.
 
         Raises:
+            ConfigurationError: a resource could not be made.
             TimeoutError: no control plane answered.
             Refused: it wants nothing to do with us.
         """
         self._loop = asyncio.get_running_loop()
-        self._pool = Pool(self._slots, active_middleware(), self._report)
+        await running.start()
+        capture(prints=any(function.log_prints for function in self._tasks))
+        self._middleware = active_middleware()
+        self._pool = Pool(self._slots, self._middleware, self._report, self._recycle)
+        self._pool.load(_modules_for_processes(self._tasks))
         await self._connection.open(timeout)
         self._loop.call_later(HEARTBEAT_EVERY, self._beat)
         logger.info("worker %s is ready: %d slots, %d task functions", self.name, self._slots, len(self._definitions))
@@ -127,6 +148,11 @@ class Worker:
         await self._recorded(INTERRUPT_GRACE if deliver is None else deliver)
         await self._connection.close()
         self._pool.close()
+        await self._pool.ended()
+        for error in await running.stop():
+            logger.error("an on_shutdown function failed: %r", error)
+        for middleware in self._middleware:
+            await asyncio.to_thread(middleware.flush)
         self._stopped.set()
 
     async def _emptied(self, timeout: float) -> bool:
@@ -182,7 +208,7 @@ class Worker:
             self._hand_back([Token(order.id, order.attempt) for order in orders])
             return
         self._pool.add(
-            [Execution(order, self._tasks.get(order.name), next(self._numbers), self._noted.add) for order in orders]
+            [Execution(order, self._tasks.get(order.name), next(self._numbers), self._has_said) for order in orders]
         )
         if self._pool.waiting:
             self._loop.call_later(BACKLOG_AT_MOST, self._relieve)
@@ -191,6 +217,13 @@ class Worker:
         for token in tokens:
             if self._pool.stop(token):
                 self._connection.post_item(Asked, token)
+            else:
+                self._loop.call_later(SWALLOWED_AFTER, self._say_if_it_goes_on, token)
+
+    def _say_if_it_goes_on(self, token: Token) -> None:
+        """A coroutine may swallow its cancellation: then it was no more than asked."""
+        if token in self._pool.held() and not self._stopped.is_set():
+            self._connection.post_item(Asked, token)
 
     # ---- what we say ---------------------------------------------------------------------------------------------
 
@@ -217,30 +250,45 @@ class Worker:
         if not self._draining.is_set():
             self._hand_back(self._pool.give_back(older_than=BACKLOG_AT_MOST))
 
+    def _has_said(self, task: CurrentTask) -> None:
+        """A task has said something, perhaps in a thread: it goes out a little later, but many parts go now."""
+        self._noted.add(task)
+        if self._notes_due and task.waiting_parts != PARTS_GO_NOW:
+            return
+        self._notes_due = True
+        wait = 0.0 if task.waiting_parts >= PARTS_GO_NOW else NOTES_EVERY
+        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread outlived its worker
+            self._loop.call_soon_threadsafe(self._loop.call_later, wait, self._say_notes)
+
     def _notes(self) -> list[Note]:
         notes = []
         while self._noted:  # tasks in threads add to it meanwhile
-            note = self._noted.pop().take_note()
-            if note is not None:
+            said = self._noted.pop()
+            while (note := said.take_note()) is not None:
                 notes.append(note)
+                if not said.waiting_parts:
+                    break
         return notes
 
     def _say_notes(self) -> None:
-        notes = self._notes()
-        if notes:
-            self._connection.post(Heartbeat(notes), sum(sum(map(len, note.log)) + 100 for note in notes))
-
-    def _beat(self) -> None:
-        """Say that we live, and what the running tasks say; more often while any runs."""
+        self._notes_due = False
         if self._stopped.is_set():
             return
-        self._beats += 1
-        busy = bool(self._pool.held())
-        if self._beats % round(HEARTBEAT_EVERY / NOTES_EVERY) == 0 or not busy:
-            self._connection.post(Heartbeat(self._notes()))
-        else:
-            self._say_notes()
-        self._loop.call_later(NOTES_EVERY if busy else HEARTBEAT_EVERY, self._beat)
+        for note in self._notes():
+            self._connection.post(Heartbeat([note]), 100 + sum(map(len, note.log)) + sum(map(len, note.parts)))
+
+    def _beat(self) -> None:
+        """Say that we live."""
+        if self._stopped.is_set():
+            return
+        self._connection.post(Heartbeat())
+        self._loop.call_later(HEARTBEAT_EVERY, self._beat)
+
+
+def _modules_for_processes(tasks: Registry) -> list[str]:
+    """What a process slot has to import to know the task functions that run in it."""
+    modules = {function.function.__module__ for function in tasks if function.run_in == "process"}
+    return sorted(modules | set(running.modules())) if modules else []
 
 
 def _size(outcomes: Sequence[Outcome]) -> int:
