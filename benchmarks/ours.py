@@ -49,7 +49,14 @@ class FastWorker(Contender):
 
     def start_server(self) -> int:
         return self._start(
-            "start", "--processes", "0", "--listen", self._url, "--store-path", f"{self.job.folder}/store"
+            "start",
+            "--processes",
+            "0",
+            "--no-dashboard",
+            "--listen",
+            self._url,
+            "--store-path",
+            f"{self.job.folder}/store",
         )
 
     def start_workers(self) -> None:
@@ -68,7 +75,7 @@ class FastWorker(Contender):
         return self._wait(self._round_trips(count))
 
     def close(self) -> None:
-        self._wait(self._client.stop())
+        self._wait(self._client.close())
         self._loop.close()
         super().close()
 

@@ -7,9 +7,11 @@ from random import Random
 from typing import Any
 
 from fastworker.lifecycle import State
+from fastworker.limits import TaskLimits
 from fastworker.protocol import PROTOCOL_VERSION, Hello, Outcome, Outcome_, Submission, Token
 from fastworker.tasks import Definition, ErrorInfo, Options, Task
-from fastworker_server.engine import Engine, Limits
+from fastworker_server.engine import Engine
+from fastworker_server.queue import Patience
 from fastworker_server.workers import WorkerRecord
 
 START = 1000.0
@@ -29,9 +31,9 @@ def hello(name: str, slots: int, *names: str, own: bool = False, holding: Sequen
 class Stage:
     """An engine, its clock, and the workers in front of it."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, **patience: Any) -> None:
         self.now = START
-        self.engine = Engine(Limits(**limits), Random(0))
+        self.engine = Engine(Patience(**patience), Random(0))
 
     # ---- clients -------------------------------------------------------------------------------------------------
 
@@ -48,6 +50,11 @@ class Stage:
     def state(self, task_id: str) -> State:
         """Where a task stands."""
         return self.task(task_id).state
+
+    def limit(self, name: str, limits: TaskLimits | None) -> None:
+        """Set the limits of a task name."""
+        self.engine.limits.set(name, limits)
+        self.engine.limits_changed([name], self.now)
 
     # ---- workers -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import pytest
 from fastworker.lifecycle import Reason, State
 from fastworker.protocol import Note, Token
 from fastworker.tasks import Backoff, Definition, Options, Task
-from fastworker_server.engine import REMEMBERED
+from fastworker_server.queue import REMEMBERED
 from fastworker_server.workers import WorkerRecord
 from tests.server.stage import START, Stage, hello, submission
 

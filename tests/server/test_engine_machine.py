@@ -11,11 +11,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 from fastworker.lifecycle import OPEN, TERMINAL, State
 from fastworker.protocol import Hello, Order, Outcome, Outcome_, Submission, Token
 from fastworker.tasks import Backoff, Definition, Options, Priority, new_task_id
-from fastworker_server.engine import Engine, Limits
+from fastworker_server.engine import Engine
+from fastworker_server.queue import Patience
 from fastworker_server.workers import WorkerRecord
 
 NAMES = ("add", "mul")
-LIMITS = Limits(lease=60.0, silence=10.0, reconnect=2.0, recovery=10.0, max_crashes=3)
+PATIENCE = Patience(lease=60.0, silence=10.0, reconnect=2.0, recovery=10.0, max_crashes=3)
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -26,7 +27,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.engine = Engine(LIMITS, Random(7))
+        self.engine = Engine(PATIENCE, Random(7))
         self.now = 1_000.0
         self.held: dict[str, list[Order]] = {}
         self.records: dict[str, WorkerRecord] = {}
@@ -204,7 +205,7 @@ class EngineMachine(RuleBasedStateMachine):
     def limits_are_kept(self) -> None:
         for task in [*self.engine.tasks.values(), *self.engine.ended.values()]:
             assert task.failures <= (task.options.retries or 0) + 1
-            assert task.crashes <= LIMITS.max_crashes
+            assert task.crashes <= PATIENCE.max_crashes
 
 
 TestEngine = EngineMachine.TestCase

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from fastworker.lifecycle import State
-from fastworker.tasks import Backoff, Options, Priority, Task
+from fastworker.limits import RateLimit, TaskLimits
+from fastworker.tasks import Backoff, Options, Priority, Task, Ties
 from fastworker_server.explain import explain
-from tests.server.stage import START, Stage
+from tests.server.stage import START, Stage, submission
 
 Scene = Callable[[Stage], object]
 LATER = Backoff("constant", 5.0, 5.0, jitter=False)
@@ -80,7 +82,46 @@ def crashed(stage: Stage) -> None:
 
 
 def await_others(stage: Stage) -> None:
-    stage.submit("t").state = State.WAITING
+    stage.submit("first")
+    stage.engine.submit(replace(submission("t"), ties=Ties(needs=("first",))), stage.now)
+
+
+def rate_limited(stage: Stage) -> None:
+    stage.limit("add", TaskLimits((RateLimit(1, 10.0),)))
+    stage.join("w", 5)
+    stage.submit("first")
+    stage.started()
+    stage.advance(3.0)
+    stage.submit("t")
+
+
+def one_at_a_time(stage: Stage) -> None:
+    stage.limit("add", TaskLimits(max_concurrency=1))
+    stage.join("w", 5)
+    stage.submit("first")
+    stage.started()
+    stage.submit("t")
+
+
+def one_at_a_time_for_each_key(stage: Stage) -> None:
+    stage.limit("add", TaskLimits(max_concurrency=1))
+    stage.join("w", 5)
+    for task_id in ("first", "t"):
+        stage.engine.submit(replace(submission(task_id), ties=Ties(key="anna")), stage.now)
+        stage.started()
+
+
+def held_by_a_task(stage: Stage) -> None:
+    stage.join("w", 5)
+    task = stage.submit("first")
+    stage.engine.hold_lane(task, 30.0, stage.now)
+    stage.submit("t")
+
+
+def paused_worker(stage: Stage) -> None:
+    stage.join("w", 5)
+    stage.engine.pause_worker("w", paused=True)
+    stage.submit("t")
 
 
 SCENES: dict[str, tuple[Scene, str]] = {
@@ -97,7 +138,12 @@ SCENES: dict[str, tuple[Scene, str]] = {
     "running": (running, "attempt 1 at w, for 3.0 s"),
     "worker away": (worker_away, "the connection to that worker is broken and is awaited"),
     "worker silent": (worker_silent, "that worker has been silent for 12 s"),
-    "waiting": (await_others, "it waits for other tasks to end"),
+    "waiting": (await_others, "it waits for add (first, queued)"),
+    "rate limit": (rate_limited, "tasks 'add' are limited to 1/10s; the next may start in 7.0 s"),
+    "concurrency limit": (one_at_a_time, "1 tasks 'add' run, and 1 is the limit"),
+    "concurrency limit ": (one_at_a_time_for_each_key, "1 tasks 'add' with the key 'anna' run, and 1 is the limit"),
+    "held by a task": (held_by_a_task, "has asked that none like it starts for another 30.0 s"),
+    "workers paused": (paused_worker, "the workers that know it are paused: w"),
     "ended": (crashed, "it has ended: failed (crashed)"),
 }
 

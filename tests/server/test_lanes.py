@@ -81,7 +81,7 @@ def test_a_lane_full_of_cancelled_tasks_is_swept(stage: Stage) -> None:
         stage.submit(str(n))
     for n in range(4990):
         stage.engine.cancel(str(n), stage.now)
-    lane = stage.engine.lanes.lane("default", "add")
+    lane = stage.engine.lanes.lane(stage.task("4990"), stage.now)
     assert (len(lane), len(lane._heap) < 2500) == (10, True)
     stage.join("w", 10)
     assert stage.started() == [str(n) for n in range(4990, 5000)]
@@ -90,7 +90,7 @@ def test_a_lane_full_of_cancelled_tasks_is_swept(stage: Stage) -> None:
 def test_how_many_go_before_a_task(stage: Stage) -> None:
     tasks = [stage.submit(str(n), priority=(Priority.NORMAL, Priority.HIGH)[n % 2]) for n in range(6)]
     stage.engine.cancel("1", stage.now)
-    lane = stage.engine.lanes.lane("default", "add")
+    lane = stage.engine.lanes.lane(tasks[0], stage.now)
     assert [lane.before(task) for task in tasks if task.id != "1"] == [2, 3, 0, 4, 1]
 
 
@@ -149,8 +149,8 @@ def test_a_worker_that_drains_gets_nothing_and_leaves_its_lanes_to_others(stage:
 
 
 def test_what_a_lane_says_of_itself(stage: Stage) -> None:
-    stage.submit("t", "resize", queue="mail", priority=Priority.HIGH)
-    lane = stage.engine.lanes.lane("mail", "resize")
+    task = stage.submit("t", "resize", queue="mail", priority=Priority.HIGH)
+    lane = stage.engine.lanes.lane(task, stage.now)
     assert (lane.view().queued, lane.view().held, lane.view().oldest) == ({"high": 1}, "no capable worker", stage.now)
     stage.engine.lanes.pause("mail", None)
     assert lane.view().held == "paused"

@@ -13,8 +13,10 @@ import pytest
 from fastworker.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
 from fastworker.lifecycle import State
 from fastworker.tasks import DEFAULTS, ErrorInfo, Options, Priority, Task, new_task_id
-from fastworker_server.storage import rows
-from fastworker_server.storage.sqlite import Recovered, SqliteStore
+from fastworker_server.storage.kinds import by_state
+from fastworker_server.storage.migrations import FORMAT
+from fastworker_server.storage.recovery import Recovered
+from fastworker_server.storage.sqlite import SqliteStore
 
 NOW = 1_800_000_000.0
 MakeStore = Callable[[], SqliteStore]
@@ -110,7 +112,7 @@ async def test_a_callback_comes_after_its_commit_and_in_order(store: SqliteStore
 
 async def test_an_unknown_task_is_not_found(store: SqliteStore) -> None:
     assert await store.get(new_task_id()) is None
-    assert await store.known([new_task_id()]) == set()
+    assert await store.get_many([new_task_id()]) == {}
 
 
 async def test_an_id_is_stored_once(store: SqliteStore) -> None:
@@ -149,12 +151,12 @@ async def test_the_oldest_ended_tasks_are_forgotten_and_say_so(store: SqliteStor
     waiting = a_task(11)
     store.save([*tasks, waiting])
     await store.saved()
-    assert await store.forget(keep=4, keep_for=1e9, now=NOW + 100) == {State.SUCCEEDED: 6}
+    assert by_state(await store.forget(keep=4, keep_for=1e9, now=NOW + 100)) == {State.SUCCEEDED: 6}
     assert [await store.get(task.id) for task in tasks[:6]] == ["expired"] * 6
     kept = [task.id for task in [*tasks[6:], waiting]]
     assert set(await store.get_many(kept)) == set(kept)
-    assert await store.known([tasks[0].id]) == {tasks[0].id}
-    assert await store.forget(keep=100, keep_for=50, now=NOW + 100) == {State.SUCCEEDED: 4}
+    assert await store.get_many([tasks[0].id]) == {tasks[0].id: "expired"}
+    assert by_state(await store.forget(keep=100, keep_for=50, now=NOW + 100)) == {State.SUCCEEDED: 4}
 
 
 async def test_a_result_whose_time_is_over_is_deleted(store: SqliteStore) -> None:
@@ -230,7 +232,7 @@ async def test_the_store_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     async with opened(SqliteStore(tmp_path)):
         pass
     with sqlite3.connect(tmp_path / "queue.db") as db:
-        db.execute(f"PRAGMA user_version = {rows.SCHEMA_VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {FORMAT + 1}")
     db.close()
     with pytest.raises(StoreTooNew, match="upgrade"):
         await SqliteStore(tmp_path).open()

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fastworker.lifecycle import OPEN, TERMINAL, State
 from fastworker.tasks import DEFAULTS, ErrorInfo, Task
-from fastworker_server.storage.sqlite import Recovered, SqliteStore
+from fastworker_server.storage.recovery import Recovered
+from fastworker_server.storage.sqlite import SqliteStore
 
 NOW = 1_800_000_000.0
 WORDS = st.sampled_from(["a", "ü", '"quoted"', "", "line\nline", "\x00"])

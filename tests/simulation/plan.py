@@ -8,12 +8,21 @@ from typing import Any
 
 from fastworker.settings import Sync
 
-NAMES = ("quick", "long", "flaky", "polite", "stuck", "once", "killer")
+NAMES = (
+    "quick", "long", "flaky", "polite", "stuck", "once", "killer", "rated", "narrow", "keyed", "fair", "posted", "step",
+)  # fmt: skip
 FAULTS = (
     "cut", "part", "part_and_cut", "lossy", "full", "stop_worker", "kill_worker", "replace_worker", "lose_machine",
     "drain_worker", "new_worker", "kill_server", "trap_server", "stop_server", "stop_server_cleanly", "fail_disk",
     "kill_client", "set_wall_clock",
 )  # fmt: skip
+ACTIONS = {
+    "submit": 10, "submit_again": 2, "cancel": 2, "requeue": 1, "pause": 1, "resume": 1, "ask": 2, "unique": 3,
+    "idempotent": 1, "crowd": 1, "graph": 3, "dependent": 2, "limit": 1, "reprioritise": 1, "cancel_workflow": 1,
+}  # fmt: skip
+ONLY_GRAPHS = {"graph": 12, "dependent": 4, "cancel": 1, "requeue": 2, "cancel_workflow": 1, "ask": 1}
+GRAPH_SEED = "g"
+"""Seeds that begin so are about graphs, and always kill workers."""
 
 
 @dataclass
@@ -33,12 +42,18 @@ class Plan:
     own_worker: bool
     sync: Sync
     """`full`: every commit takes the way through the writer's thread."""
+    actions: dict[str, int]
+    """What clients do, and how often."""
+    small: bool
+    """Tables are swept, and ended tasks forgotten, when they are still small."""
 
 
 def make_plan(seed: str) -> Plan:
     """The plan of a seed. Each picks a few kinds of faults ("swarm testing"), some none at all."""
     random = Random(f"{seed}/plan")
+    graphs = seed.startswith(GRAPH_SEED)
     kinds = [kind for kind in FAULTS if random.random() < random.choice((0.0, 0.2, 0.5))]
+    kinds += ["kill_worker", "replace_worker", "replace_worker", "trap_server"] if graphs else []
     busy = random.uniform(4.0, 16.0)
     count = random.randint(1, 20) if kinds else 0
     faults = sorted((random.uniform(0.0, busy), random.choice(kinds)) for _ in range(count))
@@ -54,4 +69,6 @@ def make_plan(seed: str) -> Plan:
         latency=random.choice(((0.0005, 0.002), (0.001, 0.01), (0.01, 0.1))),
         own_worker=random.random() < 0.4,
         sync="full" if random.random() < 0.5 else "normal",
+        actions=ONLY_GRAPHS if graphs else ACTIONS,
+        small=random.random() < 0.5,
     )

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, cast
 
+from fastworker.limits import RateLimit, TaskLimits
 from fastworker.middleware import Middleware
 from fastworker.protocol import Order, Outcome, Token
-from fastworker.tasks import Definition, ErrorInfo, Options
+from fastworker.tasks import Backoff, Definition, ErrorInfo, Options, Priority
 from fastworker_worker.executor import Execution as Job
 from tests.simulation.ledger import Execution
 from tests.simulation.world import Process, VirtualLoop
@@ -27,8 +28,24 @@ DEFINITIONS = {
     "stuck": Definition("stuck", Options(timeout=1.0, retries=1)),
     "once": Definition("once", Options(acks="early")),
     "killer": Definition("killer"),
+    "rated": Definition("rated", Options(retries=1), limits=TaskLimits((RateLimit(4, 1.0), RateLimit(12, 5.0)))),
+    "narrow": Definition("narrow", limits=TaskLimits(max_concurrency=2)),
+    "keyed": Definition("keyed", Options(retries=1), limits=TaskLimits((RateLimit(3, 1.0),), max_concurrency=1)),
+    "fair": Definition("fair"),
+    "posted": Definition("posted", Options(queue="mail", priority=Priority.HIGH)),
+    "step": Definition("step", Options(retries=1, backoff=Backoff("constant", 0.5))),
 }
-RUN_TIMES = {"quick": (0.0005, 0.005), "long": (0.5, 9.0), "stuck": (0.2, 3.0), "once": (0.01, 4.0)}
+CHANCE_TO_FAIL = {"flaky": 0.5, "step": 0.2, "rated": 0.1, "keyed": 0.1}
+CHANCE_TO_SNOOZE = {"polite": 0.4, "rated": 0.1, "keyed": 0.1}
+HOLDING = ("rated", "keyed")
+"""When they snooze, they ask that none like them starts meanwhile."""
+RUN_TIMES = {
+    "quick": (0.0005, 0.005),
+    "long": (0.5, 9.0),
+    "stuck": (0.2, 3.0),
+    "once": (0.01, 4.0),
+    "step": (0.001, 0.2),
+}
 USUAL = (0.005, 0.4)
 
 
@@ -36,7 +53,11 @@ class SimPool:
     """Stands for `fastworker_worker.pool.Pool`."""
 
     def __init__(
-        self, slots: int, middleware: Sequence[Middleware], on_outcomes: Callable[[Sequence[Outcome]], None]
+        self,
+        slots: int,
+        middleware: Sequence[Middleware],
+        on_outcomes: Callable[[Sequence[Outcome]], None],
+        recycle: object = None,
     ) -> None:
         self._loop = cast(VirtualLoop, asyncio.get_running_loop())
         self._process: Process = self._loop.process
@@ -51,6 +72,9 @@ class SimPool:
         self._done: list[Outcome] = []
 
     # ---- the verbs of the real one -------------------------------------------------------------------------------
+
+    def load(self, modules: Sequence[str]) -> None:
+        """Nothing runs in processes here."""
 
     def add(self, executions: Sequence[Job]) -> None:
         for job in executions:
@@ -103,6 +127,9 @@ class SimPool:
         for token in self.held():
             self.stop(token)
 
+    async def ended(self) -> None:
+        """There are no processes."""
+
     def close(self) -> None:
         """Nothing to do."""
 
@@ -114,7 +141,7 @@ class SimPool:
             job = heapq.heappop(self._backlog)[2]
             job.started = self._loop.time()
             execution = Execution(job.order.id, job.order.attempt, self._process, job.started)
-            self._simulation.ledger.begin(execution)
+            self._simulation.ledger.begin(execution, job.order)
             status, ran = self._plan(job.order)
             timer = self._loop.call_later(ran, self._end, job, execution, status)
             self._running[_key(job.order)] = (execution, timer)
@@ -127,10 +154,9 @@ class SimPool:
             return "timeout", order.timeout
         if order.name == "killer" and random.random() < 0.5:
             self._simulation.kill_soon(self._process, ran / 2)
-        if order.name == "polite" and random.random() < 0.4:
+        if random.random() < CHANCE_TO_SNOOZE.get(order.name, 0.0):
             return "retry", ran
-        chance = {"flaky": 0.5}.get(order.name, 0.03)
-        return ("failed" if random.random() < chance else "succeeded"), ran
+        return ("failed" if random.random() < CHANCE_TO_FAIL.get(order.name, 0.03) else "succeeded"), ran
 
     def _end(self, job: Job, execution: Execution, status: str) -> None:
         order, now = job.order, self._loop.time()
@@ -143,6 +169,8 @@ class SimPool:
         outcome = Outcome(order.id, order.attempt, status, job.started, now - job.started, result, error)  # type: ignore[arg-type]
         if status == "retry":
             outcome.after = random.uniform(0.0, 2.0)
+            outcome.hold = order.name in HOLDING or None
+            execution.holds_for = outcome.after if outcome.hold else None
         self._finish(job, outcome)
         self._pump()
 

@@ -63,6 +63,9 @@ class Names:
         """No function: the pool is simulated."""
 
     class _Function:
+        run_in = None
+        log_prints = False
+
         def __init__(self, name: str) -> None:
             self._name = name
 

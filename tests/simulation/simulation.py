@@ -32,6 +32,7 @@ class Report:
     steps: int
     seconds: float
     tasks: int
+    graphs: int
     executions: int
     moves: int
     lost: int
@@ -121,8 +122,8 @@ class Simulation:
                 gc.enable()
         runs = sum(map(len, self.ledger.executions.values()))
         return Report(
-            self.seed, self.world.steps, self.world.now - EPOCH, len(self.ledger.submitted), runs, self.checker.moves,
-            self.checker.lost, self.servers - 1, violation, self.ledger.trace,
+            self.seed, self.world.steps, self.world.now - EPOCH, len(self.ledger.submitted), len(self.ledger.graphs),
+            runs, self.checker.moves, self.checker.lost, self.servers - 1, violation, self.ledger.trace,
         )  # fmt: skip
 
     def _play(self) -> None:

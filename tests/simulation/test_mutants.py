@@ -19,9 +19,9 @@ def test_a_planted_bug_is_caught(mutant: Mutant) -> None:
     with mutant.planted():
         caught = next((seed for seed in (mutant.seed, *range(TRIED)) if simulate(seed).violation), None)
     assert caught is not None, f"no seed up to {TRIED} catches it"
-    assert simulate(caught).violation is None, "the seed fails without the planted bug, too"
 
 
 def test_the_seeds_that_catch_are_among_those_that_must_pass() -> None:
+    assert TRIED <= SEEDS
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 12
     assert all(mutant.seed < SEEDS for mutant in MUTANTS)

@@ -105,6 +105,7 @@ class Cluster:
             "XDG_CONFIG_HOME": str(folder / "config"),
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
+            "FASTWORKER_DASHBOARD": "false",  # its tests ask for it
             "COLUMNS": "300",
             VARIABLE: str(self.journal.path),
         }

@@ -35,6 +35,7 @@ class Playground:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "FASTWORKER_RUNTIME_DIR": str(self._sockets),
             "FASTWORKER_LISTEN": self.url,
+            "FASTWORKER_DASHBOARD": "false",  # a process more at each start; who is to see it asks for it
             "XDG_CONFIG_HOME": str(self._sockets / "config"),
             "COLUMNS": "200",
         }

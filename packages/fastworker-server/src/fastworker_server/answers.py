@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fastworker.found import TaskPage
 from fastworker.lifecycle import State
 from fastworker.protocol import Ended, Query
 from fastworker.release import RELEASE
+from fastworker.search import EVERYTHING
 from fastworker.tasks import Task, TaskInfo, is_task_id
-from fastworker.views import Stats
+from fastworker.views import LimitsView, Stats, WorkflowNode
+from fastworker_server.audit import Audit
+from fastworker_server.bulk import Bulk
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine
 from fastworker_server.explain import explain
+from fastworker_server.observer import Observer
+from fastworker_server.redaction import redacted
+from fastworker_server.schedules import Schedules
+from fastworker_server.searcher import Searcher
 from fastworker_server.storage.sqlite import SqliteStore
+from fastworker_server.tally import Tally
 
 MOST_LISTED = 1000
+MOST_SCHEDULES_LISTED = 100
 LONGEST_LISTED = 4096
 """Characters of arguments, a result or a traceback that a list shows; `info` has them whole."""
 LARGEST_SEQ = 2**63 - 1
@@ -33,11 +43,26 @@ class Answers:
     """
 
     def __init__(
-        self, engine: Engine, store: SqliteStore, clock: Clock, describe_store: str, listening: Callable[[], list[str]]
+        self,
+        engine: Engine,
+        schedules: Schedules,
+        store: SqliteStore,
+        tally: Tally,
+        observer: Observer,
+        bulk: Bulk,
+        audit: Audit,
+        clock: Clock,
+        describe_store: str,
+        listening: Callable[[], list[str]],
     ) -> None:
         self._engine = engine
+        self._schedules = schedules
         self._store = store
+        self._observer = observer
+        self._bulk = bulk
+        self._audit = audit
         self._clock = clock
+        self._searcher = Searcher(store, tally)
         self._describe_store = describe_store
         self._listening = listening
         self._started = clock.now()
@@ -47,11 +72,23 @@ class Answers:
         """What was asked for."""
         match query.what:
             case "info":
-                return await self._info(query.task or "")
+                return await self._info(query)
             case "why":
                 return await self._why(query.task or "")
             case "list":
                 return await self._list(query)
+            case "search":
+                return await self._search(query)
+            case "facets":
+                return await self._searcher.facets(query.filter or EVERYTHING)
+            case "failures":
+                return await self._searcher.failures(_limit(query))
+            case "activity":
+                return self._observer.activity(self._clock.now())
+            case "bulk":
+                return self._bulk.views()
+            case "audit":
+                return await self._audit.rows(_limit(query), _before(query))
             case "stats":
                 return self._stats()
             case "workers":
@@ -61,6 +98,13 @@ class Answers:
                 return [lane.view() for lane in self._engine.lanes if len(lane) or lane.held]
             case "definitions":
                 return self._engine.catalog.all()
+            case "limits":
+                return self._limits()
+            case "workflow":
+                return await self._workflow(query.task or "")
+            case "schedules":
+                limit = max(1, min(query.limit, MOST_SCHEDULES_LISTED))
+                return self._schedules.views(query.name, query.after, limit, self._clock.now())
 
     async def find(self, task_id: str) -> Task | None:
         """A task, wherever it is."""
@@ -74,9 +118,15 @@ class Answers:
         """The answer to a cancellation of a task that is not open."""
         return "not_found" if await self.find(task_id) is None else "already_done"
 
-    async def _info(self, task_id: str) -> TaskInfo | None:
-        task = await self.find(task_id)
-        return self._view(task) if task is not None else None
+    async def _info(self, query: Query) -> TaskInfo | None:
+        task = await self.find(query.task or "")
+        return self._shown(query, [self._view(task)])[0] if task is not None else None
+
+    def _shown(self, query: Query, infos: list[TaskInfo]) -> list[TaskInfo]:
+        """Without secrets, if the query asks for that."""
+        if not query.redact:
+            return infos
+        return [redacted(info, self._engine.catalog.get(info.name)) for info in infos]
 
     def _view(self, task: Task) -> TaskInfo:
         info = TaskInfo.of(task)
@@ -86,11 +136,31 @@ class Answers:
         task = await self.find(task_id)
         return explain(self._engine, task, self._clock.now()) if task is not None else None
 
+    def _limits(self) -> list[LimitsView]:
+        limits = self._engine.limits
+        return [
+            LimitsView(name, said.rates, said.max_concurrency, set_by_client=name in limits.set_by_client)
+            for name, said in limits.all().items()
+        ]
+
+    async def _workflow(self, task_id: str) -> list[WorkflowNode] | None:
+        task = await self.find(task_id)
+        if task is None:
+            return None
+        await self._store.saved(try_once=True)
+        members = await self._store.of_workflow(task.ties.workflow or task.id)
+        return [_node(self._engine.tasks.get(member.id, member)) for member in members]
+
     async def _list(self, query: Query) -> list[TaskInfo]:
         await self._store.saved(try_once=True)
-        limit = max(1, min(query.limit, MOST_LISTED))
-        before = None if query.before is None else max(0, min(query.before, LARGEST_SEQ))
-        tasks = await self._store.list(query.state, query.name, query.queue, limit, before)
+        tasks = await self._store.list(query.state, query.name, query.queue, _limit(query), _before(query))
+        return self._listed(tasks)
+
+    async def _search(self, query: Query) -> TaskPage:
+        found = await self._searcher.page(query.filter or EVERYTHING, _limit(query), _before(query))
+        return TaskPage(self._shown(query, self._listed(found.tasks)), found.next, found.complete)
+
+    def _listed(self, tasks: Sequence[Task]) -> list[TaskInfo]:
         return [_brief(self._view(self._engine.tasks.get(task.id, task))) for task in tasks]
 
     def _stats(self) -> Stats:
@@ -108,6 +178,18 @@ class Answers:
             slots=sum(worker.slots for worker in workers),
             version=self._engine.version,
         )
+
+
+def _node(task: Task) -> WorkflowNode:
+    return WorkflowNode(task.id, task.name, task.state, task.ties.needs, task.ties.parent)
+
+
+def _limit(query: Query) -> int:
+    return max(1, min(query.limit, MOST_LISTED))
+
+
+def _before(query: Query) -> int | None:
+    return None if query.before is None else max(0, min(query.before, LARGEST_SEQ))
 
 
 def _brief(info: TaskInfo) -> TaskInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastworker.tasks import DEFAULTS, Definition, Options
+from fastworker.tasks import DEFAULTS, UNSAID, Definition, Options
 
 _NEW_SHARE = 0.2
 
@@ -32,17 +32,25 @@ class Catalog:
         return [self._definitions[name] for name in sorted(self._definitions)]
 
     def options(self, name: str, said: Options | None) -> Options:
-        """The options of one task: said at its submission, else at its definition, else `DEFAULTS`."""
+        """The options of one task: said at its submission, else at its definition, else `DEFAULTS`.
+
+        Of a name that no worker has told yet, only what was said; `is_complete` tells the two apart.
+        """
         key = (name, said)
         options = self._resolved.get(key)
         if options is None:
-            definition = self._definitions.get(name)
-            options = definition.options.over(DEFAULTS) if definition else DEFAULTS
-            options = said.over(options) if said else options
+            options = said or UNSAID
+            if name in self._definitions:
+                options = options.over(self._definitions[name].options.over(DEFAULTS))
             if len(self._resolved) > 10_000:
                 self._resolved.clear()
             self._resolved[key] = options
         return options
+
+    @staticmethod
+    def is_complete(options: Options) -> bool:
+        """Whether the definition's word is in them: then nothing is left unsaid that has a default."""
+        return options.acks is not None
 
     def estimate(self, name: str) -> float | None:
         """Seconds that a task of this name usually runs; None before the first has ended."""

@@ -13,11 +13,12 @@ from typing import Annotated, Final
 
 import typer
 
-from fastworker.cli.output import LogLevel, errors, set_up_logging
+from fastworker.cli.output import LogFormat, LogLevel, errors, set_up_logging
 from fastworker.settings import Settings, load_settings
+from fastworker_server.companions import Companions, companion_commands
 from fastworker_server.control_plane import ControlPlane
-from fastworker_server.own_workers import own_workers
-from fastworker_worker.command import Modules
+from fastworker_server.own_workers import own_address, own_workers
+from fastworker_worker.command import MaxMemory, MaxTasks, Modules
 from fastworker_worker.modules import task_modules
 
 logger = logging.getLogger("fastworker.control_plane")
@@ -34,13 +35,17 @@ def start(
     sync: Annotated[str | None, typer.Option(help="normal (default), or full: survives a loss of power too.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Tasks that a worker runs at once; default 8.")] = None,
     processes: Annotated[int | None, typer.Option(help="Own worker processes; default 1, 0 for none.")] = None,
+    max_tasks_per_process: MaxTasks = None,
+    max_memory: MaxMemory = None,
     in_process: Annotated[bool, typer.Option("--in-process", help="Run tasks in this very process.")] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow plain tcp:// addresses.")] = False,
+    dashboard: Annotated[bool, typer.Option(help="Whether to start the dashboard too.")] = True,
     grace: Annotated[float | None, typer.Option(help="Seconds that running tasks get at a stop; default 30.")] = None,
     log_level: LogLevel = "info",
+    log_format: LogFormat = None,
 ) -> None:
     """Start the control plane: the queue, and a worker of its own for when no other is connected."""
-    set_up_logging(log_level)
+    set_up_logging(log_level, log_format)
     settings = load_settings(
         listen=listen,
         store=store,
@@ -48,8 +53,12 @@ def start(
         sync=sync,
         concurrency=concurrency,
         processes=processes,
+        max_tasks_per_process=max_tasks_per_process,
+        max_memory=max_memory,
         insecure=insecure or None,
         grace=grace,
+        log_format=log_format,
+        dashboard=None if dashboard else False,
     )
     names = task_modules(modules or [], settings)
     asyncio.run(_serve(settings, names, log_level, in_process=in_process))
@@ -57,18 +66,37 @@ def start(
     os._exit(0)  # a task thread of --in-process that can't be interrupted must not hold the process
 
 
-async def _serve(settings: Settings, modules: list[str], log_level: str, *, in_process: bool) -> None:
+def dev(
+    modules: Modules = None,
+    listen: Annotated[list[str] | None, typer.Option(help="Address to listen at; can be repeated.")] = None,
+    store: Annotated[str | None, typer.Option(help="sqlite (default) or memory.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Tasks that the worker runs at once; default 8.")] = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Start everything for development: like `start`, with one worker that has new code a moment after you save it."""
+    set_up_logging(log_level)
+    settings = load_settings(listen=listen, store=store, concurrency=concurrency, processes=1)
+    names = task_modules(modules or [], settings)
+    asyncio.run(_serve(settings, names, log_level, in_process=False, reload=True))
+
+
+async def _serve(
+    settings: Settings, modules: list[str], log_level: str, *, in_process: bool, reload: bool = False
+) -> None:
     """Start, serve until a signal, stop: own workers first, so that their last outcomes are recorded."""
     gc.set_threshold(*GC_THRESHOLDS)
     control_plane = ControlPlane(settings)
+    companions = Companions(companion_commands(own_address(control_plane), settings))
     stop = _stop_on_signals()
     await control_plane.start()
-    workers = own_workers(control_plane, modules, log_level, in_process=in_process)
+    workers = own_workers(control_plane, modules, log_level, in_process=in_process, reload=reload)
     _announce(control_plane, modules, in_process=in_process)
     try:
         workers.start()
+        companions.start()
         await _until(stop, workers.first_failure())
     finally:
+        await companions.stop()
         await workers.stop()
         await control_plane.stop()
     logger.info("stopped; what is queued goes on at the next start")

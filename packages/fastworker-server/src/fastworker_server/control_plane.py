@@ -6,21 +6,34 @@ import asyncio
 import logging
 import os
 import platform
+from collections import Counter
 from random import Random
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from fastworker.addresses import key_for, listening_addresses
+from fastworker.limits import TaskLimits
 from fastworker.settings import Settings
 from fastworker.transport import Listener
 from fastworker_server.answers import Answers
+from fastworker_server.audit import Audit
+from fastworker_server.bulk import Bulk
 from fastworker_server.clock import Clock
-from fastworker_server.engine import Engine, Limits
+from fastworker_server.engine import Engine
+from fastworker_server.observer import Observer
 from fastworker_server.peers import Peers
-from fastworker_server.storage.sqlite import Recovered, SqliteStore
+from fastworker_server.queue import Patience
+from fastworker_server.schedules import Schedules
+from fastworker_server.storage.kinds import Kind
+from fastworker_server.storage.recovery import Recovered
+from fastworker_server.storage.sqlite import SqliteStore
+from fastworker_server.tally import Tally
 
 logger = logging.getLogger("fastworker.control_plane")
 
 FORGET_EVERY = 60.0
+_LIMITS = TypeAdapter(dict[str, TaskLimits])
 
 
 class ControlPlane:
@@ -28,10 +41,12 @@ class ControlPlane:
 
     Args:
         settings: see `Settings`; `listen` empty means the user's socket and `DEFAULT_TCP`.
+        clock: the time; default: that of this machine.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
+        self.clock = clock or Clock()
         self.addresses = listening_addresses(settings)
         self._forgetting: asyncio.Task[None] | None = None
 
@@ -43,15 +58,32 @@ class ControlPlane:
             AddressInUse: another process listens at one of the addresses.
         """
         settings = self.settings
-        self.clock = Clock()
         self.store = SqliteStore(settings.store_path if settings.store == "sqlite" else None, settings.sync)
         recovered = await self.store.open()
-        limits = Limits(settings.lease, settings.silence, settings.reconnect, settings.recovery, settings.max_crashes)
-        self.engine = Engine(limits, Random(), recovered.next_seq)
+        self.engine = Engine(_patience(settings), Random(), recovered.next_seq)
+        self.engine.version = int(self.clock.now() * 1_000_000)  # so that it never goes back, over restarts
+        self.tally = Tally()
+        self.schedules = Schedules(self.engine)
         self._recover(recovered)
         self.listener = Listener(asyncio.get_running_loop())
-        answers = Answers(self.engine, self.store, self.clock, self.describe_store(), lambda: self.addresses)
-        self.peers = Peers(self.engine, self.store, self.listener, self.clock, answers)
+        observer = Observer(self.engine, self.tally, self.store.indexer)
+        self.bulk = Bulk(self.engine, self.store, self.tally, self.clock, lambda: self.peers.pump())
+        audit = Audit(self.store)
+        answers = Answers(
+            self.engine,
+            self.schedules,
+            self.store,
+            self.tally,
+            observer,
+            self.bulk,
+            audit,
+            self.clock,
+            self.describe_store(),
+            lambda: self.addresses,
+        )
+        self.peers = Peers(
+            self.engine, self.schedules, self.store, self.listener, self.clock, answers, observer, self.bulk, audit
+        )
         answers.instance = self.peers.instance
         try:
             self.peers.open()
@@ -68,6 +100,7 @@ class ControlPlane:
         """Stop: first the mouth, then the memory. Workers go on and report to the next control plane."""
         if self._forgetting is not None:
             self._forgetting.cancel()
+        self.bulk.close()
         self.peers.pump()
         await self.store.saved(try_once=True)
         self.peers.close()
@@ -90,14 +123,23 @@ class ControlPlane:
     def _recover(self, recovered: Recovered) -> None:
         now = self.clock.now()
         self.engine.counts.update(recovered.counts)
+        self.tally.add(recovered.kinds)
+        self.tally.add(Counter(Kind(task.name, task.queue, task.rank, task.state) for task in recovered.tasks))
         paused: dict[str, list[str]] = recovered.facts.get("paused", {})
         for queue in paused.get("queues", []):
             self.engine.lanes.pause(queue, None)
         for name in paused.get("names", []):
             self.engine.lanes.pause(None, name)
+        for name in paused.get("workers", []):
+            self.engine.pause_worker(name, paused=True)
+        self.engine.limits.set_by_client.update(_LIMITS.validate_python(recovered.facts.get("limits", {})))
+        self.engine.locks.restore(recovered.locks)
+        self.engine.remember(recovered.upstream)
+        self.engine.limits.earlier(recovered.starts)
         workers: list[dict[str, Any]] = recovered.facts.get("workers", [])
         alive = [worker["name"] for worker in workers if _may_live(worker)]
         self.engine.recover(recovered.tasks, alive, now)
+        self.schedules.recover(recovered.schedules, now)
         if recovered.tasks:
             logger.info("recovered %d open tasks; %d workers are awaited", len(recovered.tasks), len(alive))
 
@@ -106,8 +148,13 @@ class ControlPlane:
         while True:
             await asyncio.sleep(FORGET_EVERY)
             gone = await self.store.forget(self.settings.keep_finished, self.settings.keep_for, self.clock.now())
-            for state, count in gone.items():
-                self.engine.counts[state] -= count
+            self.tally.remove(gone)
+            for kind, count in gone.items():
+                self.engine.counts[kind.state] -= count
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(settings.lease, settings.silence, settings.reconnect, settings.recovery, settings.max_crashes)
 
 
 def _may_live(worker: dict[str, Any]) -> bool:

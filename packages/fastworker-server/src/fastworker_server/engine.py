@@ -1,119 +1,44 @@
 """The engine: decides everything, touches nothing.
 
-No asyncio, sockets, disk or clock in here: every verb takes `now`, and a seeded `Random` is passed in. One event loop
-owns the engine, so there are no locks. Each move of a task goes to the outbox, and the store, the waiting clients and
-the followers all read the same outbox.
+One event loop owns the engine, so there are no locks. `fastworker_server.queue` has the tasks and their moves; here are
+the workers: who gets which task, and what becomes of the tasks of a worker that is lost.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from random import Random
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
-from fastworker.lifecycle import Move, Reason, State, move
+from fastworker.lifecycle import Move, Reason, State
 from fastworker.protocol import Hello, Note, Order, Outcome, Submission, Token
-from fastworker.retry import delay_before_retry
-from fastworker.tasks import DEFAULTS, Backoff, ErrorInfo, Task
-from fastworker_server.catalog import Catalog
-from fastworker_server.lanes import Lanes
-from fastworker_server.timers import Timers
+from fastworker.tasks import Priority, Task
+from fastworker_server.queue import REMEMBERED, Patience, Queue
 from fastworker_server.workers import WorkerRecord
 
 logger = logging.getLogger("fastworker.engine")
 
-REMEMBERED: Final = 10_000
-"""Ended tasks kept in memory, so that most late questions need no store."""
 LONGEST_LOG: Final = 200
 
 CancelOutcome = Literal["was_queued", "stopping", "already_done", "not_found"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The engine's settings; see `fastworker.settings.Settings`."""
-
-    lease: float = 60.0
-    silence: float = 10.0
-    reconnect: float = 2.0
-    recovery: float = 10.0
-    max_crashes: int = 3
+_REASONS: Final = {"timeout": Reason.TIMEOUT, "crashed": Reason.CRASHED}
 
 
-class Moved(NamedTuple):
-    """One move of one task."""
+class Engine(Queue):
+    """The queue and its workers."""
 
-    version: int
-    task: Task
-    before: State
-    after: State
-    at: float
-
-
-class Engine:
-    """The queue.
-
-    Args:
-        limits: durations and counts.
-        random: for the jitter of retries.
-        next_seq: the first free sequence number.
-    """
-
-    def __init__(self, limits: Limits, random: Random, next_seq: int = 1) -> None:
-        self.limits = limits
-        self.random = random
-        self.tasks: dict[str, Task] = {}
-        self.ended: dict[str, Task] = {}
-        self.lanes = Lanes()
-        self.timers = Timers()
-        self.catalog = Catalog()
+    def __init__(self, patience: Patience, random: Random, next_seq: int = 1) -> None:
+        super().__init__(patience, random, next_seq)
         self.workers: dict[str, WorkerRecord] = {}
-        self.outbox: list[Moved] = []
         self.stops: list[tuple[WorkerRecord, Token]] = []
-        self.counts = dict.fromkeys(State, 0)
-        self.version = 0
         self.stale_reports = 0
         self.expected_workers: set[str] = set()
         self.recovering_until: float | None = None
-        self._next_seq = next_seq
-        self._spent: dict[str, int] = {}  # attempt numbers that workers named for tasks that are not known here
-
-    # ---- submit --------------------------------------------------------------------------------------------------
-
-    def submit(self, submission: Submission, now: float) -> Task | None:
-        """Take a task in; None if its id is known already."""
-        if submission.id in self.tasks or submission.id in self.ended:
-            return None
-        options = self.catalog.options(submission.name, submission.options)
-        task = Task(
-            seq=self._next_seq,
-            id=submission.id,
-            name=submission.name,
-            args=submission.args,
-            options=options,
-            queue=options.queue or "default",
-            rank=(options.priority or DEFAULTS.priority).rank,  # type: ignore[union-attr]
-            submitted_at=now,
-            headers=submission.headers,
-        )
-        self._next_seq += 1
-        task.attempt = self._spent.pop(task.id, 0)
-        self.tasks[task.id] = task
-        if options.expires is not None:
-            task.expires_at = now + options.expires
-            self._set_expiry(task)
-        due = options.eta if options.eta is not None else now + options.delay if options.delay else now
-        if due > now:
-            task.due_at = due
-            self._move(task, Move.SCHEDULE, now)
-            self._set_release(task)
-        else:
-            self._move(task, Move.SUBMIT, now)
-            self.lanes.enqueue(task)
-        return task
+        self.paused_workers: set[str] = set()
+        self.worker_pauses = 0
 
     # ---- dispatch ------------------------------------------------------------------------------------------------
 
@@ -132,21 +57,26 @@ class Engine:
                 return
             rank, _, lane = place
             estimate = self.catalog.estimate(lane.key[1])
-            ahead = estimate is not None and self.lanes.may_go_ahead(route, rank, estimate)
+            ahead = lane.limit is None and estimate is not None and self.lanes.may_go_ahead(route, rank, estimate)
             worker = route.least_loaded(rank, estimate if ahead else None)
             if worker is None:
                 routes.remove(route)
                 continue
-            yield worker, self._start(route.take(), worker, estimate, now)
+            yield worker, self._start(self.lanes.take(route), worker, estimate, now)
 
     def _start(self, task: Task, worker: WorkerRecord, estimate: float | None, now: float) -> Order:
         task.attempt += 1
         task.worker = worker.name
         task.started_at = now
         task.cancelling = False
+        task.stopped_by = "interrupted"
         worker.assign(task, estimate)
         self._move(task, Move.START, now)
-        return Order(task.id, task.attempt, task.name, task.args, task.rank, task.options.timeout, task.headers)
+        options = task.options
+        return Order(
+            task.id, task.attempt, task.name, task.args, task.rank, options.timeout, task.headers, task.inputs,
+            options.hard_timeout,
+        )  # fmt: skip
 
     # ---- reports -------------------------------------------------------------------------------------------------
 
@@ -160,9 +90,12 @@ class Engine:
                 continue
             if task.started_at is not None:
                 longest_wait = max(longest_wait, now - task.started_at - outcome.ran)
+                limit = self.limits.get(task.name, task.ties.key)
+                if limit is not None:
+                    limit.correct(task.started_at, now - outcome.ran)
             self.catalog.observe(task.name, outcome.ran)
             worker.unassign(task)
-            task.started_at = outcome.started
+            task.started_at = outcome.started or None
             self._conclude(task, worker, outcome, now)
         worker.waited(longest_wait)
 
@@ -176,61 +109,38 @@ class Engine:
             case "succeeded":
                 worker.finished += 1
                 self.complete(task, outcome.result, now)
-            case "cancelled":
+            case "cancelled" | "killed":
+                task.stopped_by = _stopped_by(outcome)
                 self._end(task, Move.CANCEL, now)
             case "retry":
                 self._retry_later(task, outcome.after or 0.0, now)
+                if outcome.hold:
+                    self.hold_lane(task, outcome.after or 0.0, now)
             case status:
                 worker.failed += 1
-                reason = Reason.TIMEOUT if status == "timeout" else Reason.ERROR
+                reason = _REASONS.get(status, Reason.ERROR)
                 self.fail(task, reason, outcome.error, now, retryable=outcome.retryable)
-
-    def complete(self, task: Task, result: str | None, now: float) -> None:
-        """The task succeeded."""
-        task.result = result
-        task.error = None
-        task.reason = None
-        self._end(task, Move.COMPLETE, now)
-
-    def fail(self, task: Task, reason: Reason, error: ErrorInfo | None, now: float, *, retryable: bool = True) -> None:
-        """An attempt raised or ran out of time: try again later if retries are left, else the task has failed."""
-        task.failures += 1
-        task.error = error
-        if task.cancelling:
-            self._end(task, Move.CANCEL, now)
-        elif retryable and task.failures <= (task.options.retries or 0):
-            backoff = task.options.backoff or Backoff()
-            self._retry_later(task, delay_before_retry(backoff, task.failures, self.random), now)
-        else:
-            task.reason = reason
-            self._end(task, Move.FAIL, now)
-
-    def _retry_later(self, task: Task, delay: float, now: float) -> None:
-        task.worker = None
-        task.due_at = now + delay
-        self._move(task, Move.RETRY, now)
-        if not self._has_expired(task, now):
-            self._set_release(task)
 
     def _late(self, outcome: Outcome, now: float) -> None:
         """A report of an attempt that is no longer current. Its success still counts if the task is queued."""
         task = self.tasks.get(outcome.id)
         if task is not None and task.state is State.QUEUED and outcome.status == "succeeded":
-            self.lanes.lane(task.queue, task.name).left(task)
+            self._leave_lane(task, now)
             self.complete(task, outcome.result, now)
             return
         self.stale_reports += 1
         logger.info("ignored a late report: task %s attempt %d %s", outcome.id, outcome.attempt, outcome.status)
 
-    def note(self, worker: WorkerRecord, note: Note) -> None:
-        """What a running task says of itself."""
+    def note(self, worker: WorkerRecord, note: Note) -> bool:
+        """What a running task says of itself; False if it is not the current attempt that speaks."""
         task = self.current(worker, note.id, note.attempt)
         if task is None:
-            return
+            return False
         if note.progress is not None:
             task.progress = note.progress
         if note.log:
             task.log = [*(task.log or ()), *note.log][-LONGEST_LOG:]
+        return True
 
     def hand_back(self, worker: WorkerRecord, token: Token, now: float, *, started: bool = False) -> None:
         """A worker gives an attempt back; one that was not started doesn't count."""
@@ -240,35 +150,12 @@ class Engine:
         worker.unassign(task)
         if not started:
             task.attempt -= 1
+            task.stopped_by = "was_queued"  # if it was to be cancelled
             worker.stalled()
         if started and task.options.acks == "early":
             self._lose(task, now)
         else:
             self._queue_again(task, Move.HAND_BACK, now)
-
-    def _lose(self, task: Task, now: float) -> None:
-        """The worker of a running task is gone: the road of every crash."""
-        task.crashes += 1
-        if task.cancelling:
-            self._end(task, Move.CANCEL, now)
-        elif task.options.acks == "early" or task.crashes >= self.limits.max_crashes:
-            task.reason = Reason.CRASHED
-            task.error = ErrorInfo(
-                "fastworker.WorkerLost", f"worker {task.worker} was lost under it; {task.crashes} in all"
-            )
-            self._end(task, Move.FAIL, now)
-        else:
-            self._queue_again(task, Move.LOSE, now)
-
-    def _queue_again(self, task: Task, what: Move, now: float) -> None:
-        if task.cancelling:
-            self._end(task, Move.CANCEL, now)
-            return
-        task.worker = None
-        task.recovering = False
-        self._move(task, what, now)
-        if not self._has_expired(task, now):
-            self.lanes.enqueue(task, again=task.order > 0)
 
     # ---- orders of clients ---------------------------------------------------------------------------------------
 
@@ -283,19 +170,49 @@ class Engine:
             if worker is not None:
                 self.stops.append((worker, Token(task.id, task.attempt)))
             return "stopping"
-        self._leave_lane(task)
-        self._end(task, Move.CANCEL, now)
+        self.withdraw(task, now)
         return "was_queued"
 
-    def requeue(self, task: Task, now: float) -> None:
-        """Run a task again that has ended."""
-        self.ended.pop(task.id, None)
-        self.tasks[task.id] = task
-        task.failures = task.crashes = 0
-        task.result = task.reason = task.worker = task.finished_at = task.due_at = task.expires_at = None
-        task.progress = task.log = None
-        self._move(task, Move.REQUEUE, now)
-        self.lanes.enqueue(task)
+    def reprioritise(self, task_id: str, priority: Priority, now: float) -> bool | None:
+        """See `Queue.reprioritise`. A worker that runs the task has it under its new priority."""
+        task = self.tasks.get(task_id)
+        worker = self.workers.get(task.worker or "") if task is not None else None
+        if task is None or worker is None or self.current(worker, task_id, task.attempt) is None:
+            return super().reprioritise(task_id, priority, now)
+        worker.unassign(task)
+        done = super().reprioritise(task_id, priority, now)
+        worker.assign(task, task.estimate)
+        return done
+
+    def cancel_workflow(self, workflow: str, now: float) -> int:
+        """Cancel all open tasks of a workflow; those that run are told to stop. How many they were."""
+        members = self.dependencies.members(workflow)
+        if workflow in self.tasks:
+            members.append(self.tasks[workflow])  # the first one, where the workflow has grown from handles
+        members.sort(key=lambda task: -task.seq)  # the last first: else they fail, or run, because of the others
+        return sum(self.cancel(task.id, now) in ("was_queued", "stopping") for task in members)
+
+    def duplicates(self, submissions: Iterable[Submission], now: float) -> dict[str, str]:
+        """Of the submissions that want a lock which another task holds: id, and the id of the holder."""
+        locked: dict[str, str] = {}
+        found: dict[str, str] = {}
+        for submission in submissions:
+            name = submission.ties.unique if submission.ties is not None else None
+            if name is None or self.knows(submission.id):
+                continue
+            holder = locked.get(name) or self.locks.holder(name, now)
+            if holder is not None:
+                found[submission.id] = holder
+            if holder is None or submission.ties is None or submission.ties.on_duplicate == "replace":
+                locked[name] = submission.id
+        return found
+
+    def replace(self, task_id: str, now: float) -> None:
+        """A newer task takes the place of this one."""
+        task = self.tasks.get(task_id)
+        if task is not None:
+            task.reason = Reason.REPLACED
+            self.cancel(task_id, now)
 
     # ---- workers -------------------------------------------------------------------------------------------------
 
@@ -318,7 +235,10 @@ class Engine:
             if not self._adopt(worker, token, now):
                 drop.append(token)
         self.workers[worker.name] = worker
+        worker.paused = worker.name in self.paused_workers
         self.catalog.learn(hello.definitions)
+        self.complete_options(worker.names, now)
+        self.limits_changed(self.limits.define(hello.definitions), now)
         self.lanes.reroute(self.workers.values())
         same_process = before is None or (before.host, before.pid) == (hello.host, hello.pid)
         for task in [*had.values(), *self._recovering_of(worker.name)]:
@@ -326,7 +246,7 @@ class Engine:
                 self._queue_again(task, Move.HAND_BACK, now)  # it never got there
             elif task.id not in worker.assigned:
                 self._lose(task, now)
-        worker.lease_timer = self.timers.at(now + self.limits.silence, self._check_lease, worker)
+        worker.lease_timer = self.timers.at(now + self.patience.silence, self._check_lease, worker)
         self.expected_workers.discard(worker.name)
         if self.recovering_until is not None and not self.expected_workers:
             self._end_recovery(now)
@@ -369,7 +289,7 @@ class Engine:
             if before is not None:
                 before.unassign(task)
         else:
-            self._leave_lane(task)
+            self._leave_lane(task, now)
             if task.state is not State.QUEUED:
                 self.timers.cancel(task.release_timer)
                 task.due_at = None
@@ -386,18 +306,27 @@ class Engine:
         if worker.silent and self.workers.get(worker.name) is worker:
             worker.silent = False
             self.timers.cancel(worker.lease_timer)  # it waits for the end of the lease: too late for the next silence
-            worker.lease_timer = self.timers.at(now + self.limits.silence, self._check_lease, worker)
+            worker.lease_timer = self.timers.at(now + self.patience.silence, self._check_lease, worker)
 
     def set_slots(self, worker: WorkerRecord, slots: int) -> None:
         """A worker wants more or fewer tasks at once; 0 while it drains."""
         worker.slots = slots
         self.lanes.reroute(self.workers.values())
 
+    def pause_worker(self, name: str, *, paused: bool) -> None:
+        """Give a worker no new tasks, or give it tasks again; also after it has come back."""
+        self.worker_pauses += 1
+        (self.paused_workers.add if paused else self.paused_workers.discard)(name)
+        worker = self.workers.get(name)
+        if worker is not None:
+            worker.paused = paused
+            self.lanes.reroute(self.workers.values())
+
     def disconnected(self, worker: WorkerRecord, now: float) -> None:
         """A worker's connection broke; it may come back."""
         worker.connected = False
         self.timers.cancel(worker.lost_timer)
-        worker.lost_timer = self.timers.at(now + self.limits.reconnect, self.leave, worker)
+        worker.lost_timer = self.timers.at(now + self.patience.reconnect, self.leave, worker)
 
     def reconnected(self, worker: WorkerRecord, now: float) -> None:
         """It came back, with its session."""
@@ -423,12 +352,12 @@ class Engine:
 
     def _check_lease(self, worker: WorkerRecord, now: float) -> None:
         silent_for = now - worker.last_heard
-        if silent_for >= self.limits.lease:
+        if silent_for >= self.patience.lease:
             logger.warning("worker %s has been silent for %.0f s", worker.name, silent_for)
             self.leave(worker, now)
             return
-        worker.silent = silent_for >= self.limits.silence
-        wait = (self.limits.lease if worker.silent else self.limits.silence) - silent_for
+        worker.silent = silent_for >= self.patience.silence
+        wait = (self.patience.lease if worker.silent else self.patience.silence) - silent_for
         worker.lease_timer = self.timers.at(now + max(wait, 0.01), self._check_lease, worker)
 
     # ---- recovery ------------------------------------------------------------------------------------------------
@@ -436,24 +365,30 @@ class Engine:
     def recover(self, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
         """Take in the open tasks of an earlier control plane, and wait for the workers that it had.
 
-        Until they are back, or `limits.recovery` seconds have passed, nothing is started: a queued task may be
+        Until they are back, or `patience.recovery` seconds have passed, nothing is started: a queued task may be
         running at one of them.
         """
         running = False
         for task in tasks:
             self.tasks[task.id] = task
             self.counts[task.state] += 1
+            self._note_if_incomplete(task)
+            self.locks.recover(task, now)
+            self.dependencies.joined(task)
             if task.expires_at is not None:
                 self._set_expiry(task)
             if task.state is State.QUEUED:
-                self.lanes.enqueue(task)
+                self.lanes.enqueue(task, now)
             elif task.state is State.RUNNING:
                 task.recovering = running = True
-            elif task.due_at is not None:
+            elif task.state is not State.WAITING:
                 self._set_release(task)
+        self.limits_changed(self.limits.all(), now)
+        for task in [task for task in self.tasks.values() if task.state is State.WAITING]:
+            self._collect(task, now)
         self.expected_workers = set(workers)
         if self.expected_workers or running:
-            self.recovering_until = now + self.limits.recovery
+            self.recovering_until = now + self.patience.recovery
             self.timers.at(self.recovering_until, self._end_recovery)
             if not self.expected_workers:
                 self._end_recovery(now)
@@ -473,62 +408,9 @@ class Engine:
             task.recovering = False
             self._lose(task, now)
 
-    # ---- time ----------------------------------------------------------------------------------------------------
 
-    def _set_release(self, task: Task) -> None:
-        if task.due_at is not None:
-            task.release_timer = self.timers.at(task.due_at, self._release, task)
-
-    def _release(self, task: Task, now: float) -> None:
-        task.due_at = None
-        self._move(task, Move.RELEASE, now)
-        self.lanes.enqueue(task)
-
-    def _set_expiry(self, task: Task) -> None:
-        if task.expires_at is not None:
-            task.expiry_timer = self.timers.at(task.expires_at, self._expire, task)
-
-    def _expire(self, task: Task, now: float) -> None:
-        if task.state is State.RUNNING:
-            return  # it was started in time
-        self._leave_lane(task)
-        self._end(task, Move.EXPIRE, now)
-
-    def _has_expired(self, task: Task, now: float) -> bool:
-        """Whether the time of a task ran out while it ran. Then it has ended: it must not start any more."""
-        if task.expires_at is None or now < task.expires_at:
-            return False
-        self._end(task, Move.EXPIRE, now)
-        return True
-
-    # ---- moves ---------------------------------------------------------------------------------------------------
-
-    def _leave_lane(self, task: Task) -> None:
-        if task.state is State.QUEUED:
-            self.lanes.lane(task.queue, task.name).left(task)
-
-    def _end(self, task: Task, what: Move, now: float) -> None:
-        task.finished_at = now
-        task.due_at = None
-        del self.tasks[task.id]
-        self.ended[task.id] = task
-        self.timers.cancel(task.release_timer)
-        self.timers.cancel(task.expiry_timer)
-        task.release_timer = task.expiry_timer = None
-        self._move(task, what, now)
-
-    def _move(self, task: Task, what: Move, now: float) -> None:
-        before = task.state
-        move(task, what)
-        after = task.state
-        self.counts[before] -= 1
-        self.counts[after] += 1
-        self.version += 1
-        task.version = self.version
-        self.outbox.append(Moved(self.version, task, before, after, now))
-
-    def forget_ended(self, stored_version: int) -> None:
-        """Drop the oldest ended tasks from memory, as far as the store has them."""
-        for task in list(islice(self.ended.values(), max(0, len(self.ended) - REMEMBERED))):
-            if task.version <= stored_version:
-                del self.ended[task.id]
+def _stopped_by(outcome: Outcome) -> str:
+    """What a cancellation came to, as its sender is told."""
+    if outcome.status == "killed":
+        return "killed"
+    return "interrupted" if outcome.started else "was_queued"

@@ -6,6 +6,7 @@ from fastworker.lifecycle import State
 from fastworker.tasks import Task
 from fastworker.views import Explanation
 from fastworker_server.engine import Engine
+from fastworker_server.limits import Limit
 
 COUNT_AHEAD_UP_TO = 100_000
 """In longer lanes the exact place is not counted."""
@@ -15,7 +16,7 @@ def explain(engine: Engine, task: Task, now: float) -> Explanation:
     """The reason that holds now."""
     match task.state:
         case State.QUEUED:
-            return _queued(engine, task)
+            return _queued(engine, task, now)
         case State.SCHEDULED:
             return _say(task, "scheduled", f"it is to start in {_wait(task, now)}", until=task.due_at)
         case State.RETRYING:
@@ -28,14 +29,14 @@ def explain(engine: Engine, task: Task, now: float) -> Explanation:
         case State.RUNNING:
             return _running(engine, task, now)
         case State.WAITING:
-            return _say(task, "waiting", "it waits for other tasks to end")
+            return _waiting(engine, task)
         case _:
             because = f" ({task.reason})" if task.reason else ""
             return _say(task, "ended", f"it has ended: {task.state}{because}")
 
 
-def _queued(engine: Engine, task: Task) -> Explanation:
-    lane = engine.lanes.lane(task.queue, task.name)
+def _queued(engine: Engine, task: Task, now: float) -> Explanation:
+    lane = engine.lanes.lane(task, now)
     if task.queue in engine.lanes.paused_queues:
         advice = f"fastworker resume --queue {task.queue}"
         return _say(task, "paused", f"the queue {task.queue!r} is paused", advice=advice)
@@ -48,15 +49,45 @@ def _queued(engine: Engine, task: Task) -> Explanation:
         return _say(task, "recovering", reason, until=engine.recovering_until)
     if not engine.workers:
         return _say(task, "no worker", "no worker is connected", advice="fastworker worker start")
+    paused = [worker.name for worker in engine.workers.values() if worker.paused and task.name in worker.names]
+    if not lane.route.workers and paused:
+        advice = f"fastworker resume --worker {paused[0]}"
+        return _say(task, "workers paused", f"the workers that know it are paused: {', '.join(paused)}", advice=advice)
     if not lane.route.workers:
         advice = "start a worker with the module that defines it, or check the spelling of the name"
         return _say(task, "no capable worker", f"no connected worker knows a task named {task.name!r}", advice=advice)
+    if lane.limit is not None and lane.limit.closed is not None:
+        return _limited(task, lane.limit, now)
     if not any(worker.usable for worker in lane.route.workers):
         return _say(task, "workers silent", "the workers that know it are disconnected, silent or draining")
     slots = sum(worker.slots for worker in lane.route.workers)
-    ahead = _ahead(engine, task)
+    ahead = _ahead(engine, task, now)
     place = f"; {ahead} tasks go before it" if ahead else ""
     return _say(task, "workers busy", f"all {slots} slots of the workers that know it are taken{place}", ahead=ahead)
+
+
+def _limited(task: Task, limit: Limit, now: float) -> Explanation:
+    whose = f"{task.name!r}" + (f" with the key {task.ties.key!r}" if task.ties.key else "")
+    match limit.closed:
+        case "concurrency limit":
+            most = limit.limits.max_concurrency
+            return _say(task, "concurrency limit", f"{limit.running} tasks {whose} run, and {most} is the limit")
+        case "rate limit":
+            rates = ", ".join(map(str, limit.limits.rates))
+            wait = f"the next may start in {max(0.0, (limit.until or now) - now):.1f} s"
+            return _say(task, "rate limit", f"tasks {whose} are limited to {rates}; {wait}", until=limit.until)
+        case _:
+            wait = f"{max(0.0, limit.held_until - now):.1f} s"
+            reason = f"a task {whose} has asked that none like it starts for another {wait}"
+            return _say(task, "held by a task", reason, until=limit.held_until)
+
+
+def _waiting(engine: Engine, task: Task) -> Explanation:
+    open_needs = [engine.tasks[need] for need in task.ties.needs if need in engine.tasks]
+    named = ", ".join(f"{need.name} ({need.id}, {need.state})" for need in open_needs[:3])
+    more = f" and {len(open_needs) - 3} more" if len(open_needs) > 3 else ""
+    advice = f"fastworker why {open_needs[0].id}" if open_needs else None
+    return _say(task, "waiting", f"it waits for {named}{more}", advice=advice)
 
 
 def _running(engine: Engine, task: Task, now: float) -> Explanation:
@@ -70,8 +101,8 @@ def _running(engine: Engine, task: Task, now: float) -> Explanation:
     return _say(task, "running", reason)
 
 
-def _ahead(engine: Engine, task: Task) -> int | None:
-    lane = engine.lanes.lane(task.queue, task.name)
+def _ahead(engine: Engine, task: Task, now: float) -> int | None:
+    lane = engine.lanes.lane(task, now)
     if len(lane) > COUNT_AHEAD_UP_TO:
         return None
     better = sum(engine.lanes.queued(rank) - lane.counts[rank] for rank in range(task.rank))

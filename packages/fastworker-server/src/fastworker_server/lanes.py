@@ -1,45 +1,55 @@
 """Where queued tasks wait: lanes, and the routes that lead from lanes to workers.
 
-A lane is the FIFO of the queued tasks of one (queue, task name), split by priority. A route is a set of workers and the
-lanes that these, and only these, can serve. The next task of a route is the best head (priority, then order of
-queueing) over its open lanes: O(log lanes), however many tasks are queued.
+A lane holds the queued tasks of one (queue, task name, limit key), by priority, then by turn: first in, first out where
+nobody has a fair key. A route is a set of workers and the lanes that these, and only these, can serve. The next task of
+a route is the best head over its open lanes: O(log lanes), however many tasks are queued.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from fastworker.lifecycle import State
 from fastworker.tasks import PRIORITIES, Task
 from fastworker.views import LaneView
+from fastworker_server.limits import Limit, Limits
+from fastworker_server.turns import AHEAD, Turns
 from fastworker_server.workers import AHEAD_SECONDS, WorkerRecord
 
-LaneKey = tuple[str, str]
+LaneKey = tuple[str, str, str]
+"""Queue, task name, and limit key; the last is empty where tasks have none."""
 Place = tuple[int, int]
-"""Rank and order: smaller is better."""
+"""Rank and number of the turn: smaller is better."""
+Entry = tuple[int, int, int, Task]
+"""Rank, number, the negative sequence number (of two with the same number, the later fair key is next), task."""
+_SWEEP_FROM: Final = 1000
 
 
 class Lane:
-    """Queued tasks of one queue and name. Entries of tasks that have left stay in the heap until they come up."""
+    """Queued tasks. Entries of tasks that have left stay in the heap until they come up."""
 
-    __slots__ = ("_heap", "_totals", "counts", "held", "key", "offered", "route")
+    __slots__ = ("_heap", "_totals", "counts", "held", "key", "limit", "offered", "paused", "route", "served")
 
     def __init__(self, key: LaneKey, route: Route, totals: list[int]) -> None:
         self.key = key
         self.route = route
+        self.paused = False
+        self.limit: Limit | None = None
         self.held: str | None = None
         self.counts = [0] * len(PRIORITIES)
+        self.served = [0] * len(PRIORITIES)  # by rank: the number of the last turn, since tasks queue here
         self._totals = totals  # the same over all lanes
         self.offered: Place | None = None
-        self._heap: list[tuple[int, int, Task]] = []
+        self._heap: list[Entry] = []
 
     def push(self, task: Task) -> None:
         """A task has been queued."""
-        heapq.heappush(self._heap, (task.rank, task.order, task))
+        heapq.heappush(self._heap, (task.rank, task.order, -task.seq, task))
         self.counts[task.rank] += 1
         self._totals[task.rank] += 1
-        if self._heap[0][2] is task:
+        if self._heap[0][3] is task:
             self.offer()
 
     def left(self, task: Task) -> None:
@@ -47,21 +57,21 @@ class Lane:
         self.counts[task.rank] -= 1
         self._totals[task.rank] -= 1
         if len(self._heap) > 1000 and len(self._heap) > 2 * len(self):
-            self._heap = [entry for entry in self._heap if _is_waiting(entry)]
+            self._heap = [entry for entry in self._heap if self._is_here(entry)]
             heapq.heapify(self._heap)
 
-    def head(self) -> tuple[int, int, Task] | None:
+    def head(self) -> Entry | None:
         """The best task with its place."""
         heap = self._heap
         while heap:
-            if _is_waiting(heap[0]):
+            if self._is_here(heap[0]):
                 return heap[0]
             heapq.heappop(heap)
         return None
 
     def take(self) -> Task:
         """Take the head out; `head` has just said that there is one."""
-        task = heapq.heappop(self._heap)[2]
+        task = heapq.heappop(self._heap)[3]
         self.counts[task.rank] -= 1
         self._totals[task.rank] -= 1
         self.offer()
@@ -76,8 +86,18 @@ class Lane:
 
     def before(self, task: Task) -> int:
         """How many tasks of this lane go before this one."""
-        place = (task.rank, task.order)
-        return sum(1 for entry in self._heap if entry[:2] < place and _is_waiting(entry))
+        place = (task.rank, task.order, -task.seq)
+        return sum(1 for entry in self._heap if entry[:3] < place and self._is_here(entry))
+
+    def _is_here(self, entry: Entry) -> bool:
+        """Whether the task still waits in this place, and not in another rank, lane or turn meanwhile."""
+        rank, order, _, task = entry
+        return task.state is State.QUEUED and task.order == order and task.rank == rank and task.queue == self.key[0]
+
+    def review(self) -> None:
+        """Hold or open: by a pause, by its limit."""
+        self.held = "paused" if self.paused else self.limit.closed if self.limit is not None else None
+        self.offer()
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -87,12 +107,16 @@ class Lane:
         head = self.head()
         held = self.held or (None if self.route.workers else "no capable worker")
         queued = {str(priority): count for priority, count in zip(PRIORITIES, self.counts, strict=True) if count}
-        return LaneView(self.key[0], self.key[1], queued, head[2].submitted_at if head else None, held)
-
-
-def _is_waiting(entry: tuple[int, int, Task]) -> bool:
-    _, order, task = entry
-    return task.state is State.QUEUED and task.order == order
+        return LaneView(
+            queue=self.key[0],
+            name=self.key[1],
+            queued=queued,
+            oldest=head[3].submitted_at if head else None,
+            held=held,
+            key=self.key[2] or None,
+            held_until=self.limit.until if self.limit is not None and held == self.limit.closed else None,
+            running=self.limit.running if self.limit is not None else None,
+        )
 
 
 class Route:
@@ -121,9 +145,9 @@ class Route:
                 lane.offer()  # its head has left otherwise than by `take`: the next one stands for it now
         return None
 
-    def take(self) -> Task:
-        """Take out the task that `best` has just named."""
-        return heapq.heappop(self._heap)[3].take()
+    def take(self) -> Lane:
+        """Take out the lane that `best` has just named; its head is to be taken at once."""
+        return heapq.heappop(self._heap)[3]
 
     def least_loaded(self, rank: int, estimate: float | None) -> WorkerRecord | None:
         """The worker for a task of this priority: the one with the fewest tasks per slot that has room.
@@ -145,31 +169,78 @@ class Route:
 class Lanes:
     """All lanes, and the routes between them and the workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._lanes: dict[LaneKey, Lane] = {}
         self._routes: dict[tuple[str, ...], Route] = {(): Route(())}
         self._route_of_name: dict[str, Route] = {}
         self._workers: tuple[WorkerRecord, ...] = ()
+        self._turns = Turns()
+        self._sweep_at = _SWEEP_FROM
+        self.revision = 0  # of what is paused
         self.paused_queues: set[str] = set()
         self.paused_names: set[str] = set()
         self.totals = [0] * len(PRIORITIES)
-        self._order = 0
 
-    def enqueue(self, task: Task, *, again: bool = False) -> None:
+    def enqueue(self, task: Task, now: float, *, again: bool = False) -> None:
         """Queue a task. `again`: it was given back, so it keeps its place."""
+        lane = self.lane(task, now)
+        if not lane.counts[task.rank]:
+            lane.served[task.rank] = self._turns.served(task.rank)
         if not again:
-            self._order += 1
-            task.order = self._order
-        self.lane(task.queue, task.name).push(task)
+            task.order = self._turns.number(task.rank, task.ties.fair_key, lane.served[task.rank])
+        lane.push(task)
+        if self._turns.is_crowded(task.rank):
+            self._sweep_turns(task.rank)
 
-    def lane(self, queue: str, name: str) -> Lane:
-        """The lane of a queue and a name, made at first need."""
-        key = (queue, name)
+    def _sweep_turns(self, rank: int) -> None:
+        """Forget fair keys. The numbers move on, so that no forgotten key gets a turn twice."""
+        lanes = [lane for lane in self._lanes.values() if lane.counts[rank]]
+        self._turns.sweep(rank, min(lane.served[rank] for lane in lanes))
+        for lane in lanes:
+            lane.served[rank] += 1 + AHEAD
+
+    def take(self, route: Route) -> Task:
+        """Take out the task that `route.best` has just named."""
+        lane = route.take()
+        task = lane.take()
+        lane.served[task.rank] = max(lane.served[task.rank], task.order)
+        self._turns.serve(task.rank, task.order)
+        return task
+
+    def lane(self, task: Task, now: float) -> Lane:
+        """The lane of a task, made at first need."""
+        key = (task.queue, task.name, task.ties.key or "")
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, self._route_for(name), self.totals)
-            self._hold_or_open(lane)
+            self._sweep()
+            lane = self._lanes[key] = Lane(key, self._route_for(task.name), self.totals)
+            lane.paused = self._is_paused(lane)
+            self._bind(lane, self._limits.make(task.name, task.ties.key, now))
         return lane
+
+    def _bind(self, lane: Lane, limit: Limit | None) -> None:
+        lane.limit = limit
+        if limit is not None:
+            limit.lanes[lane] = None
+        lane.review()
+
+    def bind(self, name: str, now: float) -> None:
+        """The limits of a name have changed: its lanes get those that stand now."""
+        for lane in self._lanes.values():
+            if lane.key[1] == name:
+                self._bind(lane, self._limits.make(name, lane.key[2], now))
+
+    def _sweep(self) -> None:
+        """Drop empty lanes of keys: there may be one key for every user there ever was."""
+        if len(self._lanes) < self._sweep_at:
+            return
+        for key, lane in list(self._lanes.items()):
+            if key[2] and not len(lane):
+                del self._lanes[key]
+                if lane.limit is not None:
+                    lane.limit.lanes.pop(lane, None)
+        self._sweep_at = max(_SWEEP_FROM, 2 * len(self._lanes))
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
@@ -208,13 +279,13 @@ class Lanes:
         self._review()
 
     def _review(self) -> None:
+        self.revision += 1
         for lane in self._lanes.values():
-            self._hold_or_open(lane)
+            lane.paused = self._is_paused(lane)
+            lane.review()
 
-    def _hold_or_open(self, lane: Lane) -> None:
-        queue, name = lane.key
-        lane.held = "paused" if queue in self.paused_queues or name in self.paused_names else None
-        lane.offer()
+    def _is_paused(self, lane: Lane) -> bool:
+        return lane.key[0] in self.paused_queues or lane.key[1] in self.paused_names
 
     # ---- routes --------------------------------------------------------------------------------------------------
 
@@ -233,7 +304,9 @@ class Lanes:
     def _route_for(self, name: str) -> Route:
         route = self._route_of_name.get(name)
         if route is None:
-            capable = [worker for worker in self._workers if worker.slots and name in worker.names]
+            capable = [
+                worker for worker in self._workers if worker.slots and not worker.paused and name in worker.names
+            ]
             serving = [worker for worker in capable if not worker.own] or capable
             key = tuple(worker.name for worker in serving)
             route = self._routes.setdefault(key, Route(serving))

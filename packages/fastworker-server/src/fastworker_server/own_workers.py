@@ -7,12 +7,16 @@ import os
 import platform
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from fastworker.addresses import local_url
-from fastworker_server.children import Children
+from fastworker.settings import Settings
 from fastworker_server.control_plane import ControlPlane
+from fastworker_server.reloading import ReloadingWorker
+from fastworker_worker.command import child_command, recycle_of
 from fastworker_worker.modules import import_modules
+from fastworker_worker.supervisor import Supervisor
 from fastworker_worker.worker import Worker
 
 
@@ -32,10 +36,9 @@ class OwnWorkers(Protocol):
 class InProcess:
     """One worker in a thread with an event loop of its own, over `inproc://`. User code runs in this process."""
 
-    def __init__(self, url: str, slots: int, grace: float) -> None:
+    def __init__(self, url: str, settings: Settings) -> None:
         self._url = url
-        self._slots = slots
-        self._grace = grace
+        self._settings = settings
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fastworker-own-worker", daemon=True)
 
@@ -43,7 +46,11 @@ class InProcess:
         """Start the thread and the worker in it."""
         self._thread.start()
         self._worker = Worker(
-            self._url, slots=self._slots, own=True, name=f"{platform.node()}:{os.getpid()}:in-process"
+            self._url,
+            slots=self._settings.concurrency,
+            own=True,
+            name=f"{platform.node()}:{os.getpid()}:in-process",
+            recycle=recycle_of(self._settings),
         )
         self._started = asyncio.run_coroutine_threadsafe(self._worker.start(), self._loop)
 
@@ -53,18 +60,37 @@ class InProcess:
 
     async def stop(self) -> None:
         """Drain the worker, then stop the loop; a task that can't be interrupted is left behind."""
-        draining = asyncio.run_coroutine_threadsafe(self._worker.drain(self._grace), self._loop)
+        draining = asyncio.run_coroutine_threadsafe(self._worker.drain(self._settings.grace), self._loop)
         await asyncio.wrap_future(draining)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 
-def own_workers(control_plane: ControlPlane, modules: Sequence[str], log_level: str, *, in_process: bool) -> OwnWorkers:
+def own_address(control_plane: ControlPlane) -> str:
+    """Where processes of ours on this host reach the control plane."""
+    return next((url for url in control_plane.addresses if url.startswith("ipc://")), local_url())
+
+
+def own_workers(
+    control_plane: ControlPlane,
+    modules: Sequence[str],
+    log_level: str,
+    *,
+    in_process: bool = False,
+    reload: bool = False,
+) -> OwnWorkers:
     """The own workers that the settings ask for."""
     settings = control_plane.settings
     if in_process:
         import_modules(modules)
         url = f"inproc://fastworker-{os.getpid()}-{id(control_plane):x}"
         control_plane.listener.listen(url)
-        return InProcess(url, settings.concurrency, settings.grace)
-    socket = next((url for url in control_plane.addresses if url.startswith("ipc://")), local_url())
-    return Children(modules, socket, settings, log_level, control_plane.own_worker_died)
+        return InProcess(url, settings)
+    socket = own_address(control_plane)
+    if reload:
+        return ReloadingWorker(control_plane, modules, socket, log_level, Path.cwd())
+
+    def command(number: int) -> list[str]:
+        name = f"{platform.node()}:{os.getpid()}:own-{number}-{os.urandom(2).hex()}"
+        return child_command(modules, socket, settings, name, log_level, "--own")
+
+    return Supervisor(settings.processes, command, settings.grace, control_plane.own_worker_died)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Coroutine, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
-from fastworker.errors import StoreError
+from fastworker.errors import ConfigurationError, ScheduleError, StoreError, TooManySchedules
 from fastworker.protocol import (
     Answer,
     Asked,
@@ -25,28 +25,33 @@ from fastworker.protocol import (
     Message,
     Outcomes,
     Query,
-    RefusalCode,
     Refused,
     Requeue,
+    Schedule,
     Submit,
     Watch,
     Welcome,
 )
+from fastworker.protocol import Schedules as SchedulesOrder
 from fastworker.release import RELEASE
-from fastworker.tasks import Task, is_task_id
+from fastworker.search import EVERYTHING, TaskFilter, to_text
+from fastworker.tasks import Priority, Task, is_task_id
 from fastworker.transport import Listener
 from fastworker_server.answers import Answers
+from fastworker_server.audit import Audit
+from fastworker_server.bulk import Bulk
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine
+from fastworker_server.observer import Observer
 from fastworker_server.pump import ANSWER_BYTES, Pump
+from fastworker_server.schedules import Schedules
 from fastworker_server.sessions import Peer, Sessions
 from fastworker_server.storage.sqlite import SqliteStore
+from fastworker_server.submissions import Submissions
 from fastworker_server.waiting import Waiting
 from fastworker_server.workers import WorkerRecord
 
 logger = logging.getLogger("fastworker.peers")
-
-LONGEST_NAME: Final = 200
 
 _FOR_WORKERS = (Outcomes, Heartbeat, Handback, Asked, Credit)
 
@@ -56,22 +61,41 @@ class Peers:
 
     Args:
         engine: decides.
+        schedules: submit by themselves.
         store: keeps.
         listener: carries.
         clock: tells the time to the engine.
         answers: answers questions.
+        observer: counts.
+        bulk: does things to many tasks.
+        audit: writes down who did what.
     """
 
-    def __init__(self, engine: Engine, store: SqliteStore, listener: Listener, clock: Clock, answers: Answers) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        schedules: Schedules,
+        store: SqliteStore,
+        listener: Listener,
+        clock: Clock,
+        answers: Answers,
+        observer: Observer,
+        bulk: Bulk,
+        audit: Audit,
+    ) -> None:
         self.instance = secrets.token_hex(8)
         self._engine = engine
+        self._schedules = schedules
         self._store = store
         self._clock = clock
         self._answers = answers
+        self._bulk = bulk
+        self._audit = audit
         self._loop = asyncio.get_running_loop()
         self._sessions = Sessions(listener, self)
         self._waiting = Waiting(engine, store, self._sessions, clock)
-        self._pump = Pump(engine, store, self._sessions, self._waiting, clock)
+        self._pump = Pump(engine, store, self._sessions, self._waiting, clock, observer, schedules)
+        self._submissions = Submissions(engine, store, self._sessions, self._waiting, self._pump, clock, self._spawn)
         self._work: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
@@ -107,6 +131,7 @@ class Peers:
     def forgotten(self, peer: Peer) -> None:
         """Its session is over."""
         self._waiting.unfollow(peer)
+        self._waiting.stop_listening(peer)
 
     def is_given_up(self, peer: Peer) -> bool:
         """Whether this is a worker that came back too late: its tasks are gone, and it is to introduce itself again."""
@@ -124,9 +149,11 @@ class Peers:
             case Hello():
                 self._hello(peer, message, now)
             case Submit():
-                self._submit(peer, message, now)
-            case Watch(items=task_ids):
-                self._watch(peer, task_ids)
+                self._submissions.submit(peer, message, now)
+            case Watch(items=task_ids, live=live):
+                for task_id in task_ids if live else ():
+                    self._waiting.listen(peer, task_id)
+                self._submissions.watch(peer, task_ids)
             case Query(request=request):
                 self._answer_later(peer, request, self._answers.answer(message))
             case Cancel():
@@ -134,7 +161,9 @@ class Peers:
             case Requeue():
                 self._spawn(self._requeue(peer, message))
             case Control():
-                self._control(peer, message)
+                self._control(peer, message, now)
+            case SchedulesOrder():
+                self._spawn(self._schedule(peer, message))
             case Goodbye():
                 self._goodbye(peer, now)
             case _:
@@ -155,7 +184,8 @@ class Peers:
                 self._pump.record(peer, number)
             case Heartbeat(notes=notes):
                 for note in notes:
-                    self._engine.note(worker, note)
+                    if self._engine.note(worker, note):
+                        self._waiting.tell_note(note)
             case Handback(items=tokens, started=started):
                 for token in tokens:
                     self._engine.hand_back(worker, token, now, started=started)
@@ -173,6 +203,7 @@ class Peers:
         welcome = Welcome(self.instance, RELEASE)
         if hello.role == "worker":
             peer.worker, welcome.drop = self._engine.join(hello, now)
+            self._schedules.announce(hello.definitions, now)
             logger.info("worker %s joined: %s", hello.name, _describe(peer.worker))
         self._sessions.say(peer, welcome)
 
@@ -183,58 +214,13 @@ class Peers:
             logger.info("worker %s left", peer.hello.name)
         self._sessions.end(peer)
 
-    # ---- submissions ---------------------------------------------------------------------------------------------
-
-    def _submit(self, peer: Peer, message: Submit, now: float) -> None:
-        refusal = self._reason_to_refuse(message)
-        if refusal is not None:
-            self._sessions.say(peer, Refused(*refusal, message.request))
-            return
-        again = [task.id for task in message.tasks if task.again and task.id not in self._engine.tasks]
-        if again:
-            self._spawn(self._submit_again(peer, message, again))
-        else:
-            self._take_in(peer, message, now)
-
-    def _reason_to_refuse(self, message: Submit) -> tuple[RefusalCode, str] | None:
-        if self._store.failure is not None:
-            return "failed", self._store.failure
-        for task in message.tasks:
-            if not is_task_id(task.id):
-                return "malformed", f"{task.id!r} is not a task id: use a UUID"
-            if not task.name or len(task.name) > LONGEST_NAME:
-                return "malformed", f"a task name has 1 to {LONGEST_NAME} characters"
-        if message.strict:
-            known = set().union(*(worker.names for worker in self._engine.workers.values()))
-            unknown = sorted({task.name for task in message.tasks} - known)
-            if unknown:
-                return "unknown-task", f"no connected worker knows {', '.join(map(repr, unknown))}"
-        return None
-
-    async def _submit_again(self, peer: Peer, message: Submit, task_ids: list[str]) -> None:
-        """A request that may have been taken in before: its ended tasks are in the store."""
-        known = await self._store.known(task_ids)
-        message.tasks = [task for task in message.tasks if task.id not in known]
-        self._take_in(peer, message, self._clock.now())
-        self._watch(peer, known)
-
-    def _take_in(self, peer: Peer, message: Submit, now: float) -> None:
-        for submission in message.tasks:
-            new = self._engine.submit(submission, now) is not None
-            if submission.watch and new:
-                self._waiting.watch_new(peer, submission.id)
-            elif submission.watch:
-                self._watch(peer, [submission.id])
-        self._pump.accept(peer, message.request)
-
-    def _watch(self, peer: Peer, task_ids: Iterable[str]) -> None:
-        elsewhere = self._waiting.watch(peer, task_ids)
-        if elsewhere:
-            self._spawn(self._waiting.watch_stored(peer, elsewhere))
-
     # ---- orders of clients ---------------------------------------------------------------------------------------
 
     def _cancel(self, peer: Peer, message: Cancel, now: float) -> None:
+        self._note(message.by, "cancel", message.task)
+        if message.workflow:
+            self._spawn(self._cancel_workflow(peer, message))
+            return
         outcome = self._engine.cancel(message.task, now)
         if outcome == "stopping":
             self._waiting.await_cancel(peer, message.request, message.task)
@@ -243,29 +229,98 @@ class Peers:
         else:
             self._pump.say_when_saved(peer, Answer(message.request, outcome))
 
+    async def _cancel_workflow(self, peer: Peer, message: Cancel) -> None:
+        task = await self._answers.find(message.task)
+        count = None
+        if task is not None:
+            count = self._engine.cancel_workflow(task.ties.workflow or task.id, self._clock.now())
+        self._pump.say_when_saved(peer, Answer(message.request, count))
+
     async def _requeue(self, peer: Peer, message: Requeue) -> None:
+        self._note(message.by, "retry", message.task)
         stored = None if message.task in self._engine.tasks else await self._answers.find(message.task)
+        await self._remember_needs(stored)
         task = self._engine.ended.get(message.task, stored)
-        queued = isinstance(task, Task) and message.task not in self._engine.tasks
+        ended = isinstance(task, Task) and message.task not in self._engine.tasks
+        queued = ended and message.task not in self._bulk.deleting
         if queued and task is not None:
-            self._engine.requeue(task, self._clock.now())
+            self._engine.requeue(task, self._clock.now(), message.args)
         exists = queued or message.task in self._engine.tasks
         self._pump.say_when_saved(peer, Answer(message.request, queued if exists else None))
 
-    def _control(self, peer: Peer, message: Control) -> None:
-        lanes = self._engine.lanes
-        match message.action:
-            case "pause":
-                lanes.pause(message.queue, message.name)
-            case "resume":
-                lanes.resume(message.queue, message.name)
-            case "follow":
-                self._waiting.follow(peer)
-            case "unfollow":
+    async def _remember_needs(self, task: Task | None) -> None:
+        """What a task needs that failed before it had all of it."""
+        needs = [need for need in (task.ties.needs if task is not None else ()) if not self._engine.knows(need)]
+        if needs:
+            self._engine.remember(await self._store.tasks(needs))
+
+    def _control(self, peer: Peer, message: Control, now: float) -> None:
+        engine = self._engine
+        answer: int | str | None = None
+        self._note(message.by, message.action, _target(message))
+        match message:
+            case Control(action="pause" | "resume", worker=str() as worker):
+                engine.pause_worker(worker, paused=message.action == "pause")
+            case Control(action="pause"):
+                engine.lanes.pause(message.queue, message.name)
+            case Control(action="resume"):
+                engine.lanes.resume(message.queue, message.name)
+            case Control(action="limit", name=str() as name):
+                engine.limits.set(name, message.limits)
+                engine.limits_changed([name], now)
+            case Control(action="reprioritise", task=str() as task_id, priority=Priority() as priority):
+                answer = engine.reprioritise(task_id, priority, now)
+            case Control(
+                action="retry" | "cancel" | "delete" | "reprioritise" as action, filter=TaskFilter() as wanted
+            ):
+                answer = self._bulk.start(action, wanted, message.by or peer.hello.name, message.priority)
+            case Control(action="stop", name=str() as job):
+                answer = self._bulk.stop(job)
+            case Control(action="note"):
+                pass
+            case Control(action="follow"):
+                answer = self._waiting.follow(peer, message.after)
+            case Control(action="unfollow"):
                 self._waiting.unfollow(peer)
-        paused = {"queues": sorted(lanes.paused_queues), "names": sorted(lanes.paused_names)}
-        self._store.save_fact("paused", paused)
-        self._pump.say_when_saved(peer, Answer(message.request))
+            case _:
+                text = f"a control that wants to {message.action} has to say what"
+                self._sessions.say(peer, Refused("malformed", text, message.request))
+                return
+        self._pump.say_when_saved(peer, Answer(message.request, answer))
+
+    def _note(self, by: str | None, action: str, target: str) -> None:
+        """Write down who did what; what nobody puts a name to is no person's doing."""
+        if by is not None:
+            self._spawn(self._audit.note(by, action, target, self._clock.now()))
+
+    async def _schedule(self, peer: Peer, order: SchedulesOrder) -> None:
+        if self._store.failure is not None:
+            self._sessions.say(peer, Refused("failed", self._store.failure, order.request))
+            return
+        try:
+            data = await self._change_schedule(order)
+        except TooManySchedules as error:
+            self._sessions.say(peer, Refused("too-many-schedules", str(error), order.request))
+        except (ConfigurationError, ScheduleError) as error:
+            self._sessions.say(peer, Refused("schedule", str(error), order.request))
+        else:
+            self._pump.say_when_saved(peer, Answer(order.request, data))
+
+    async def _change_schedule(self, order: SchedulesOrder) -> str | bool:
+        schedules, name = self._schedules, order.name
+        match order:
+            case SchedulesOrder(action="add", schedule=Schedule() as schedule):
+                return schedules.add(schedule, self._clock.now())
+            case SchedulesOrder(action="run", task=str() as task) if is_task_id(task):
+                ran = name in schedules.records and await self._store.get(task) is not None
+                return ran or schedules.run_now(name, task, self._clock.now())
+            case SchedulesOrder(action="pause"):
+                return schedules.pause(name, self._clock.now())
+            case SchedulesOrder(action="resume"):
+                return schedules.resume(name, self._clock.now())
+            case SchedulesOrder(action="remove"):
+                return schedules.remove(name)
+        raise ConfigurationError("to add takes a schedule, to run takes a task id")
 
     # ---- what takes a while --------------------------------------------------------------------------------------
 
@@ -294,6 +349,14 @@ class Peers:
         task = self._loop.create_task(run())
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+
+
+def _target(message: Control) -> str:
+    """What an order is about, for the audit."""
+    if message.queue is not None:
+        return f"queue {message.queue}"
+    named = message.worker or message.task or message.name
+    return named or to_text(message.filter or EVERYTHING) or "all tasks"
 
 
 def _describe(worker: WorkerRecord) -> str:

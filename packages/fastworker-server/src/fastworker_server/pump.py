@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from functools import partial
 
 from fastworker.protocol import Accepted, Message, Recorded, Run, Stop
+from fastworker.schedule import is_firing_id
+from fastworker.tasks import Task
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine
+from fastworker_server.observer import Observer
+from fastworker_server.schedules import Schedules
 from fastworker_server.sessions import Peer, Sessions, cancel_timer
 from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.timers import NEVER
@@ -21,12 +25,23 @@ ANSWER_BYTES = 4096
 class Pump:
     """Reads the engine's outbox, for everybody. Acknowledgements wait here for the commit that makes them true."""
 
-    def __init__(self, engine: Engine, store: SqliteStore, sessions: Sessions, waiting: Waiting, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: SqliteStore,
+        sessions: Sessions,
+        waiting: Waiting,
+        clock: Clock,
+        observer: Observer,
+        schedules: Schedules,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._sessions = sessions
         self._waiting = waiting
         self._clock = clock
+        self._observer = observer
+        self._schedules = schedules
         self._loop = asyncio.get_running_loop()
         self._to_accept: list[tuple[Peer, int]] = []
         self._to_say: list[tuple[Peer, Message]] = []
@@ -34,6 +49,8 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
         self._known_workers: set[str] = set()
+        self._known_limits = 0
+        self._known_pauses = 0
 
     def accept(self, peer: Peer, request: int) -> None:
         """Once it is stored, tell the client that its submit request was taken in."""
@@ -51,13 +68,17 @@ class Pump:
         """Fire timers, start tasks, tell everybody what has happened, commit."""
         now = self._clock.now()
         self._engine.timers.fire_due(now)
+        self._schedules.follow(self._engine.outbox, now)
         self._send_orders(now)
         self._send_stops()
         moves, self._engine.outbox = self._engine.outbox, []
         if moves:
             self._store.save(moved.task for moved in moves)
             self._waiting.tell(moves)
+            self._observer.tell(moves)
+        self._store.save_schedules(self._schedules.take_changes())
         self._note_workers()
+        self._note_orders()
         self._sessions.flush()
         self._commit()
         self._set_timer(now)
@@ -73,15 +94,29 @@ class Pump:
             peer = self._sessions.worker(worker.name)
             if peer is None:
                 continue  # its lease will end, and the task goes back in the queue
-            if self._engine.tasks[order.id].options.acks == "early":  # nobody may find it unstarted after a crash
+            if self._must_be_stored_first(self._engine.tasks[order.id]):
                 self.say_when_saved(peer, Run([order]))
             else:
                 self._sessions.say_item(peer, Run, order, 150 + len(order.args))
 
+    @staticmethod
+    def _must_be_stored_first(task: Task) -> bool:
+        """Whether no worker may know of its start before the store does.
+
+        Nobody may find it unstarted after a crash, and no schedule forget that it has run. What needs others must not
+        run before their ends are safe: it would be found running without what it was given.
+        """
+        return task.options.acks == "early" or bool(task.inputs) or (is_firing_id(task.id) and not task.stored)
+
     def _send_stops(self) -> None:
         for worker, token in self._engine.stops:
             peer = self._sessions.worker(worker.name)
-            if peer is not None:
+            task = self._engine.tasks.get(token.id)
+            if peer is None:
+                continue
+            if task is not None and self._must_be_stored_first(task):
+                self.say_when_saved(peer, Stop([token]))  # not before the order
+            else:
                 self._sessions.say_item(peer, Stop, token)
         self._engine.stops.clear()
 
@@ -93,6 +128,25 @@ class Pump:
         if workers.keys() != self._known_workers:
             self._known_workers = set(workers)
             self._store.save_fact("workers", [{"name": w.name, "host": w.host, "pid": w.pid} for w in workers.values()])
+
+    def _note_orders(self) -> None:
+        """Keep in the store what clients have ordered, and how far back starts count."""
+        limits, lanes = self._engine.limits, self._engine.lanes
+        if limits.revision != self._known_limits:
+            self._known_limits = limits.revision
+            self._store.save_fact("limits", limits.set_by_client)
+            self._store.save_fact("rate_periods", limits.periods())
+        pauses = lanes.revision + self._engine.worker_pauses
+        if pauses != self._known_pauses:
+            self._known_pauses = pauses
+            self._store.save_fact(
+                "paused",
+                {
+                    "queues": sorted(lanes.paused_queues),
+                    "names": sorted(lanes.paused_names),
+                    "workers": sorted(self._engine.paused_workers),
+                },
+            )
 
     def _commit(self) -> None:
         """Commit at once if somebody waits for it. The rest is in no hurry: a worker keeps what is not recorded."""

@@ -111,7 +111,17 @@ def run_until_signal[T](work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _start(folder: Path, *arguments: str) -> Process:
-    here = ("--listen", _url(folder), "--store-path", str(folder / "store"), "--sync", "normal", "--grace", "1")
+    here = (
+        "--listen",
+        _url(folder),
+        "--store-path",
+        str(folder / "store"),
+        "--sync",
+        "normal",
+        "--grace",
+        "1",
+        "--no-dashboard",
+    )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTWORKER_")}
     environment["FASTWORKER_RUNTIME_DIR"] = str(folder)
     with _log(folder).open("wb") as log:

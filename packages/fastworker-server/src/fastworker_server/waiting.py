@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from fastworker.lifecycle import TERMINAL, State
-from fastworker.protocol import Answer, Change, Changes, Ended, Results
+from fastworker.protocol import Answer, Change, Changes, Ended, Note, Notes, Results
 from fastworker.tasks import Task
 from fastworker_server.answers import ended_of
 from fastworker_server.clock import Clock
-from fastworker_server.engine import Engine, Moved
+from fastworker_server.engine import Engine
+from fastworker_server.queue import Moved
 from fastworker_server.sessions import Peer, Sessions
 from fastworker_server.storage.sqlite import SqliteStore
+from fastworker_server.streams import Streams
+
+MOST_BEHIND: Final = 100
+"""Messages that wait for a reader, before it misses what tasks say."""
+NO_MORE: Final = 2**53
+"""Number of the first part that is kept, where none is."""
+
+REMEMBERED_CHANGES: Final = 20_000
+RECORD_FOR: Final = 60.0
+"""Seconds that changes are remembered for a follower that is gone."""
 
 
 class Waiting:
@@ -25,17 +38,29 @@ class Waiting:
         self._watchers: dict[str, Peer | list[Peer]] = {}
         self._cancels: dict[str, list[tuple[Peer, int]]] = {}
         self._followers: list[Peer] = []
+        self._recent: deque[Change] = deque(maxlen=REMEMBERED_CHANGES)
+        self._all_since = engine.version
+        self._record_until = 0.0
+        self._listeners: dict[str, list[Peer]] = {}
+        self._streams = Streams()
 
     def tell(self, moves: Sequence[Moved]) -> None:
         """Tell everybody who waits for these moves."""
         for moved in moves:
             if moved.after in TERMINAL and moved.task.state in TERMINAL:  # else it was requeued in the same turn
                 self._ended(moved.task)
-        for peer in self._followers:
-            for moved in moves:
-                self._sessions.say_item(peer, Changes, _change(moved))
+        if self._followers or self._clock.now() < self._record_until:
+            changes = [_change(moved) for moved in moves]
+            self._recent.extend(changes)
+            for peer in self._followers:
+                for change in changes:
+                    self._sessions.say_item(peer, Changes, change)
+        elif moves:
+            self._recent.clear()
+            self._all_since = moves[-1].version
 
     def _ended(self, task: Task) -> None:
+        self._listeners.pop(task.id, None)
         watching = self._watchers.pop(task.id, None)
         if isinstance(watching, Peer):
             self._send_end(watching, task)
@@ -43,7 +68,7 @@ class Waiting:
             for peer in watching:
                 self._send_end(peer, task)
         if self._cancels:
-            self.answer_cancels(task.id, "interrupted" if task.state is State.CANCELLED else "already_done")
+            self.answer_cancels(task.id, task.stopped_by if task.state is State.CANCELLED else "already_done")
 
     # ---- the end of a task ---------------------------------------------------------------------------------------
 
@@ -93,6 +118,39 @@ class Waiting:
         ended = ended_of(task, self._clock.now())
         self._sessions.say_item(peer, Results, ended, 100 + len(ended.result or ""))
 
+    # ---- what running tasks say ----------------------------------------------------------------------------------
+
+    def listen(self, peer: Peer, task_id: str) -> None:
+        """Send what is known of a task that says something, and from now on what it says."""
+        notes = self._streams.notes(task_id)
+        task = self._engine.tasks.get(task_id)
+        if task is not None:
+            listeners = self._listeners.setdefault(task_id, [])
+            listeners.extend([] if peer in listeners else [peer])
+            if task.progress is not None or task.log:
+                self._send_note(peer, Note(task_id, task.attempt, task.progress, task.log or []))
+        elif not notes:
+            notes = [Note(task_id, 0, first=NO_MORE)]
+        for note in [*notes, Note(task_id, 0)]:  # an empty one at last: that was all so far
+            self._send_note(peer, note)
+
+    def tell_note(self, note: Note) -> None:
+        """A task has said something. Those who read too slowly miss it."""
+        if note.first is not None:
+            self._streams.add(note)
+        for peer in self._listeners.get(note.id, ()):
+            if peer.session.backlog < MOST_BEHIND:
+                self._send_note(peer, note)
+
+    def _send_note(self, peer: Peer, note: Note) -> None:
+        self._sessions.say_item(peer, Notes, note, 100 + sum(map(len, note.log)) + sum(map(len, note.parts)))
+
+    def stop_listening(self, peer: Peer) -> None:
+        """Its session is over."""
+        for listeners in self._listeners.values():
+            if peer in listeners:
+                listeners.remove(peer)
+
     # ---- cancellations -------------------------------------------------------------------------------------------
 
     def await_cancel(self, peer: Peer, request: int, task_id: str) -> None:
@@ -106,15 +164,27 @@ class Waiting:
 
     # ---- followers -----------------------------------------------------------------------------------------------
 
-    def follow(self, peer: Peer) -> None:
-        """Tell this peer every move from now on."""
+    def follow(self, peer: Peer, after: int | None) -> int | None:
+        """Tell this peer every move from now on, or from after the move with this number on.
+
+        Returns:
+            The number of the last move until now; None if some of these are not known any more.
+        """
         if peer not in self._followers:
             self._followers.append(peer)
+        if after is None:
+            return self._engine.version
+        oldest = self._recent[0].version - 1 if len(self._recent) == REMEMBERED_CHANGES else self._all_since
+        for change in self._recent:
+            if change.version > after:
+                self._sessions.say_item(peer, Changes, change)
+        return self._engine.version if after >= oldest else None
 
     def unfollow(self, peer: Peer) -> None:
         """No more."""
         if peer in self._followers:
             self._followers.remove(peer)
+            self._record_until = self._clock.now() + RECORD_FOR
 
 
 def _change(moved: Moved) -> Change:

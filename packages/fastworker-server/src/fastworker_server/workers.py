@@ -46,6 +46,7 @@ class WorkerRecord:
         self.last_heard = now
         self.connected = True
         self.silent = False
+        self.paused = False
         self.assigned: dict[str, Task] = {}
         self.finished = 0
         self.failed = 0
@@ -58,7 +59,7 @@ class WorkerRecord:
     @property
     def usable(self) -> bool:
         """Whether it may get new tasks at all."""
-        return self.connected and not self.silent and self.slots > 0
+        return self.connected and not self.silent and not self.paused and self.slots > 0
 
     @property
     def load(self) -> float:
@@ -117,5 +118,6 @@ class WorkerRecord:
             since=self.since,
             silent_for=round(now - self.last_heard, 3),
             connected=self.connected,
+            paused=self.paused,
             tasks=list(self.assigned)[:100],
         )

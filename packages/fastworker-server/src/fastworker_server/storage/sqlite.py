@@ -12,20 +12,27 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from fastworker.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
 from fastworker.lifecycle import OPEN, State
 from fastworker.tasks import Task
-from fastworker_server.storage import rows
+from fastworker_server.schedule_record import ScheduleRecord
+from fastworker_server.storage import rows, schedule_rows
+from fastworker_server.storage.indexer import Indexer
+from fastworker_server.storage.kinds import Kind
+from fastworker_server.storage.migrations import FORMAT, migrate
+from fastworker_server.storage.recovery import Facts, Recovered, recover, tasks_with_ids
+from fastworker_server.storage.transaction import transaction
 
 logger = logging.getLogger("fastworker.store")
 
@@ -44,25 +51,16 @@ FORGOTTEN_FOR: Final = 30 * 86_400.0
 """How long the ids of forgotten tasks are kept, so that they say `expired` and not `not found`."""
 SWEEP: Final = 5000
 
-Facts = dict[str, Any]
 Found = Task | Literal["expired"]
-
-
-@dataclass(slots=True)
-class Recovered:
-    """What a store held when it was opened."""
-
-    tasks: list[Task]
-    counts: dict[State, int]
-    next_seq: int
-    facts: Facts = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Batch:
     inserts: list[rows.Row]
+    replacements: list[rows.Row]
     updates: list[rows.Row]
     facts: Facts
+    schedules: schedule_rows.Rows
     tasks: list[Task]
     callbacks: list[Callable[[], None]]
     chores: list[Callable[[], None]]
@@ -84,12 +82,14 @@ class SqliteStore:
         self._lock = FileLock(folder / "queue.db.lock") if folder is not None else None
         self._dirty: dict[int, Task] = {}
         self._facts: Facts = {}
+        self._schedules: schedule_rows.Rows = {}
         self._callbacks: list[Callable[[], None]] = []
         self._chores: list[Callable[[], None]] = []
         self._writing = False
         self._soon: asyncio.TimerHandle | None = None
         self._logged = 0
         self._swept = 0
+        self.indexer = Indexer(self.do)
         self.failure: str | None = None
 
     # ---- open and close ------------------------------------------------------------------------------------------
@@ -141,10 +141,12 @@ class SqliteStore:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(f"PRAGMA synchronous = {self._sync}")
         self._db.execute("PRAGMA wal_autocheckpoint = 0")
+        self.indexer.open(self._db, self._loop)
         if self._path is not None:
             self._db_for_reading = _connect(self._path)
             self._db_for_reading.execute("PRAGMA query_only = 1")
-        return self._recover()
+        self._db.execute(schedule_rows.SCHEMA)
+        return recover(self._db)
 
     def _check(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -152,34 +154,24 @@ class SqliteStore:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not tables:
             self._db.executescript(rows.SCHEMA)
+            migrate(self._db)
             return
         if not ours:
             raise sqlite3.DatabaseError("it is a database, but not of FastWorker")
-        if version > rows.SCHEMA_VERSION:
+        if version > FORMAT:
             raise StoreTooNew(
                 f"{self._path} was written by a newer FastWorker (format {version}, this one reads up to "
-                f"{rows.SCHEMA_VERSION}): upgrade this one, or choose another folder with --store-path"
+                f"{FORMAT}): upgrade this one, or choose another folder with --store-path"
             )
         if self._path is not None and self._path.stat().st_size <= CHECKED_UP_TO:
             problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise sqlite3.DatabaseError(problem)
-
-    def _recover(self) -> Recovered:
-        marks = ", ".join("?" * len(OPEN))
-        found = self._db.execute(
-            f"SELECT {rows.COLUMNS} FROM tasks WHERE finished_at IS NULL AND state IN ({marks}) ORDER BY seq",
-            list(OPEN),
-        )
-        tasks = [rows.task_from(row) for row in found]
-        counted = self._db.execute("SELECT state, count(*) FROM tasks WHERE finished_at IS NOT NULL GROUP BY state")
-        counts = {State(state): count for state, count in counted}
-        last = self._db.execute("SELECT max(seq) FROM tasks").fetchone()[0] or 0
-        facts = {name: from_json(value) for name, value in self._db.execute("SELECT name, value FROM facts")}
-        return Recovered(tasks, counts, last + 1, facts)
+        migrate(self._db)
 
     async def close(self) -> None:
         """Write what is left, and close."""
+        self.indexer.close()
         await self.saved(try_once=True)
         await self._loop.run_in_executor(self._reader, self._db_for_reading.close)
         await self._loop.run_in_executor(self._writer, self._db.close)
@@ -202,6 +194,10 @@ class SqliteStore:
         """Write a fact about the control plane with the next commit."""
         self._facts[name] = value
 
+    def save_schedules(self, records: Mapping[str, ScheduleRecord | None]) -> None:
+        """Write these schedules as they are now with the next commit, and delete those that are None."""
+        self._schedules |= schedule_rows.rows_of(records)
+
     def when_saved(self, callback: Callable[[], None]) -> None:
         """Call once all that was given to `save` so far is committed."""
         self._callbacks.append(callback)
@@ -211,20 +207,25 @@ class SqliteStore:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
-        if self._writing or not (self._dirty or self._facts or self._callbacks or self._chores):
+        if self._writing or not (self._dirty or self._facts or self._schedules or self._callbacks or self._chores):
             return
         self._writing = True
         tasks = list(self._dirty.values())
         batch = _Batch(
             [rows.insert_row(task) for task in tasks if not task.stored],
-            [rows.update_row(task) for task in tasks if task.stored],
+            [rows.insert_row(task) for task in tasks if task.stored and task.rewrite],
+            [rows.update_row(task) for task in tasks if task.stored and not task.rewrite],
             self._facts,
+            self._schedules,
             tasks,
             self._callbacks,
             self._chores,
-            sum(ROW_BYTES + len(task.args) + len(task.result or "") for task in tasks),
+            sum(ROW_BYTES + len(task.args) + len(task.result or "") for task in tasks)
+            + schedule_rows.size(self._schedules),
         )
-        self._dirty, self._facts, self._callbacks, self._chores = {}, {}, [], []
+        for task in tasks:
+            task.rewrite = False
+        self._dirty, self._facts, self._schedules, self._callbacks, self._chores = {}, {}, {}, [], []
         self._logged += batch.size
         quick = batch.size <= SMALL and self._logged < CHECKPOINT_AFTER and not batch.chores
         if quick and self._sync == "normal":
@@ -234,7 +235,11 @@ class SqliteStore:
 
     def flush_soon(self) -> None:
         """Start a commit in a moment, together with what else is given until then."""
-        if self._soon is None and not self._writing and (self._dirty or self._facts or self._callbacks):
+        if (
+            self._soon is None
+            and not self._writing
+            and (self._dirty or self._facts or self._schedules or self._callbacks)
+        ):
             self._soon = self._loop.call_later(SOON, self.flush)
 
     async def saved(self, *, try_once: bool = False) -> None:
@@ -262,12 +267,17 @@ class SqliteStore:
 
     def _commit(self, batch: _Batch) -> sqlite3.Error | None:
         try:
-            with _transaction(self._db):
-                for make_sql, new in ((rows.insert_sql, batch.inserts), (rows.update_sql, batch.updates)):
+            with transaction(self._db):
+                for make_sql, new in (
+                    (rows.insert_sql, batch.inserts),
+                    (rows.replace_sql, batch.replacements),
+                    (rows.update_sql, batch.updates),
+                ):
                     for sql, values in rows.statements(make_sql, new):
                         self._db.execute(sql, values)
                 for name, value in batch.facts.items():
                     self._db.execute("REPLACE INTO facts VALUES (?, ?)", (name, to_json(value).decode()))
+                schedule_rows.write(self._db, batch.schedules)
         except sqlite3.Error as error:
             return error
         return None
@@ -284,6 +294,7 @@ class SqliteStore:
             task.stored = True
         for callback in batch.callbacks:
             callback()
+        self.indexer.written(len(batch.inserts))
         self.flush()
 
     def _try_again(self, batch: _Batch, error: sqlite3.Error) -> None:
@@ -292,15 +303,31 @@ class SqliteStore:
             logger.error("the store can't be written (%s); submissions are refused until it can", error)
         self.failure = f"the store {self._path} can't be written: {error}"
         for task in batch.tasks:
+            task.rewrite = task.stored
             self._dirty.setdefault(task.seq, task)
         self._facts = {**batch.facts, **self._facts}
+        self._schedules = {**batch.schedules, **self._schedules}
         self._callbacks = [*batch.callbacks, *self._callbacks]
         self._chores = [*batch.chores, *self._chores]
         self._loop.call_later(TRY_AGAIN_AFTER, self.flush)
 
+    def do[T](self, chore: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        """Do something in the writer thread, after what was given to `save` so far is committed."""
+        done: asyncio.Future[T] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                self._loop.call_soon_threadsafe(_answer, done, chore(self._db))
+            except sqlite3.Error as error:
+                self._loop.call_soon_threadsafe(_fail, done, StoreError(f"the store {self._path} failed: {error}"))
+
+        self._chores.append(run)
+        self.flush()
+        return done
+
     # ---- read ----------------------------------------------------------------------------------------------------
 
-    def _read[T](self, query: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+    def read[T](self, query: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
         return self._loop.run_in_executor(self._reader, query, self._db_for_reading)
 
     async def get(self, task_id: str) -> Found | None:
@@ -309,76 +336,76 @@ class SqliteStore:
 
     async def get_many(self, task_ids: Sequence[str]) -> dict[str, Found]:
         """Those of the tasks that the store has, or had; `expired` stands for one that was forgotten."""
-        return await self._read(partial(_get_many, task_ids=task_ids))
+        return await self.read(partial(_get_many, task_ids=task_ids))
 
-    async def known(self, task_ids: Sequence[str]) -> set[str]:
-        """Those of the ids that the store has, or had."""
-        return set(await self.get_many(task_ids))
+    async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
+        """Those of the tasks that the store has."""
+        return await self.read(partial(tasks_with_ids, task_ids=task_ids))
+
+    async def of_workflow(self, workflow: str) -> Sequence[Task]:
+        """The tasks of a workflow, oldest first, as far as they are committed."""
+        return await self.read(partial(_of_workflow, workflow=workflow))
 
     async def list(
         self, state: State | None, name: str | None, queue: str | None, limit: int, before: int | None
     ) -> Sequence[Task]:
         """Tasks, newest first, as far as they are committed."""
-        return await self._read(
+        return await self.read(
             partial(_list, where={"state": state, "name": name, "queue": queue}, limit=limit, before=before)
         )
 
     # ---- forget --------------------------------------------------------------------------------------------------
 
-    async def forget(self, keep: int, keep_for: float, now: float) -> dict[State, int]:
+    async def forget(self, keep: int, keep_for: float, now: float) -> Counter[Kind]:
         """Delete ended tasks that are too old or too many, and results whose time is over: a few at a time.
 
         Returns:
-            How many tasks of each state were deleted.
+            How many tasks of each kind were deleted.
         """
-        done: asyncio.Future[dict[State, int]] = self._loop.create_future()
+        return await self.do(lambda _db: self._forget(keep, keep_for, now))
 
-        def chore() -> None:
-            counts = self._forget(keep, keep_for, now)
-            self._loop.call_soon_threadsafe(done.set_result, counts)
+    async def delete(self, tasks: Sequence[tuple[int, str]], now: float) -> None:
+        """Delete ended tasks: sequence number and id of each."""
 
-        self._chores.append(chore)
-        self.flush()
-        return await done
+        def run(_db: sqlite3.Connection) -> None:
+            with transaction(self._db):
+                self._delete(tasks, now)
 
-    def _forget(self, keep: int, keep_for: float, now: float) -> dict[State, int]:
+        await self.do(run)
+
+    def _delete(self, tasks: Sequence[tuple[int, str]], now: float) -> None:
+        self._db.executemany("DELETE FROM tasks WHERE seq = ?", [(seq,) for seq, _ in tasks])
+        self._db.executemany("REPLACE INTO forgotten VALUES (?, ?)", [(task_id, now) for _, task_id in tasks])
+        self.indexer.forget(self._db, [seq for seq, _ in tasks])
+
+    def _forget(self, keep: int, keep_for: float, now: float) -> Counter[Kind]:
         ended = self._db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NOT NULL").fetchone()[0]
         old = self._db.execute(
-            "SELECT seq, id, state, finished_at FROM tasks WHERE finished_at IS NOT NULL ORDER BY seq LIMIT ?", (SWEEP,)
+            "SELECT seq, id, state, finished_at, name, queue, rank FROM tasks WHERE finished_at IS NOT NULL "
+            "ORDER BY seq LIMIT ?",
+            (SWEEP,),
         ).fetchall()
         gone = [row for n, row in enumerate(old) if n < ended - keep or row[3] < now - keep_for]
         last = self._db.execute("SELECT max(seq) FROM tasks").fetchone()[0] or 0
-        with _transaction(self._db):
-            self._db.executemany("DELETE FROM tasks WHERE seq = ?", [(row[0],) for row in gone])
-            self._db.executemany("REPLACE INTO forgotten VALUES (?, ?)", [(row[1], now) for row in gone])
+        with transaction(self._db):
+            self._delete([(row[0], row[1]) for row in gone], now)
             self._db.execute("DELETE FROM forgotten WHERE at < ?", (now - FORGOTTEN_FOR,))
             self._db.execute(
                 "UPDATE tasks SET result = NULL WHERE seq > ? AND seq <= ? AND result_until < ? AND result IS NOT NULL",
                 (self._swept, self._swept + SWEEP, now),
             )
         self._swept = 0 if self._swept + SWEEP >= last else self._swept + SWEEP
-        counts: dict[State, int] = {}
-        for row in gone:
-            counts[State(row[2])] = counts.get(State(row[2]), 0) + 1
-        return counts
+        return Counter(Kind(row[4], row[5], row[6], State(row[2])) for row in gone)
 
 
-class _transaction:
-    """BEGIN and COMMIT round a block, or ROLLBACK."""
+def _answer[T](future: asyncio.Future[T], answer: T) -> None:
+    if not future.done():
+        future.set_result(answer)
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
 
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+def _fail(future: asyncio.Future[Any], error: StoreError) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
@@ -389,10 +416,15 @@ def _get_many(db: sqlite3.Connection, task_ids: Sequence[str]) -> dict[str, Foun
     ids = (to_json(task_ids).decode(),)
     chosen = "id IN (SELECT value FROM json_each(?))"
     found: dict[str, Found] = {row[0]: "expired" for row in db.execute(f"SELECT id FROM forgotten WHERE {chosen}", ids)}
-    for row in db.execute(f"SELECT {rows.COLUMNS} FROM tasks WHERE {chosen}", ids):
-        task = rows.task_from(row)
-        found[task.id] = task
+    found.update((task.id, task) for task in tasks_with_ids(db, task_ids))
     return found
+
+
+def _of_workflow(db: sqlite3.Connection, workflow: str) -> Sequence[Task]:
+    found = db.execute(
+        f"SELECT {rows.COLUMNS} FROM tasks WHERE workflow = ? OR id = ? ORDER BY seq", (workflow, workflow)
+    )
+    return [rows.task_from(row) for row in found]
 
 
 def _list(db: sqlite3.Connection, where: dict[str, Any], limit: int, before: int | None) -> Sequence[Task]:

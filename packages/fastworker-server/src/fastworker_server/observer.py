@@ -1,0 +1,55 @@
+"""Everything that counts: it reads the engine's moves, as everybody else does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from fastworker.activity import Activity
+from fastworker.lifecycle import State
+from fastworker.tasks import PRIORITIES
+from fastworker_server.durations import Durations
+from fastworker_server.engine import Engine
+from fastworker_server.queue import Moved
+from fastworker_server.rings import Rings
+from fastworker_server.storage.indexer import Indexer
+from fastworker_server.tally import Tally
+
+MOST_TYPES: Final = 1000
+
+
+class Observer:
+    """Tally, rings and durations, all told at once."""
+
+    def __init__(self, engine: Engine, tally: Tally, indexer: Indexer) -> None:
+        self._engine = engine
+        self._tally = tally
+        self._indexer = indexer
+        self._rings = Rings()
+        self._durations = Durations()
+
+    def tell(self, moves: Sequence[Moved]) -> None:
+        """Count moves."""
+        counts = self._engine.counts
+        self._tally.tell(moves)
+        self._rings.tell(moves, counts[State.QUEUED], counts[State.RUNNING])
+        self._durations.tell(moves)
+        self._indexer.failed(m.task.seq for m in moves if m.after is State.FAILED or m.before is State.FAILED)
+
+    def activity(self, now: float) -> Activity:
+        """What has been going on."""
+        lanes = self._engine.lanes
+        oldest = [lane.view().oldest for lane in lanes if len(lane)]
+        states = self._tally.states_by_name()
+        names = sorted({*states, *self._durations.names()})[:MOST_TYPES]
+        return Activity(
+            now=now,
+            version=self._engine.version,
+            states={state.value: n for state, n in self._engine.counts.items() if state is not State.NEW},
+            queued={priority.value: lanes.queued(priority.rank) for priority in PRIORITIES},
+            oldest=min((at for at in oldest if at is not None), default=None),
+            series=self._rings.series(now),
+            types=[self._durations.type(name, states.get(name, {})) for name in names],
+            paused_queues=sorted(lanes.paused_queues),
+            paused_names=sorted(lanes.paused_names),
+        )

@@ -1,0 +1,120 @@
+"""Keeps the index of words up to date behind the commits, in the writer thread, a little at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Final
+
+from fastworker.errors import StoreError
+from fastworker_server.storage import words
+from fastworker_server.storage.transaction import transaction
+
+logger = logging.getLogger("fastworker.store")
+
+PAUSE: Final = 0.1
+"""Seconds between two goes while the store is written: it takes 2 to 4 % of the writer's time then."""
+REST: Final = 0.005
+"""Seconds between two goes while nothing else is written."""
+AFTER_FAILURE: Final = 30.0
+
+Do = Callable[[Callable[[sqlite3.Connection], bool]], Awaitable[bool]]
+
+
+class Indexer:
+    """Writes what `fastworker_server.storage.search` reads and no commit needs to wait for.
+
+    Args:
+        do: runs a call in the writer thread.
+    """
+
+    def __init__(self, do: Do) -> None:
+        self._do = do
+        self._failures: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._behind = False
+        self._written = 0
+        self.words = False
+
+    def open(self, db: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+        """Make the tables, and see what is missing in them; in the writer thread."""
+        self._loop = loop
+        self.words = words.prepare(db)
+        self._failures = set(words.missed_failures(db))
+        self._behind = self.words
+
+    def close(self) -> None:
+        """No more."""
+        self._cancel()
+        self.words = self._behind = False
+
+    def written(self, inserted: int) -> None:
+        """A commit has been made, with so many new tasks."""
+        self._written += inserted
+        self._behind = self._behind or (self.words and inserted > 0)
+        if self._behind and self._timer is None and self._work is None:
+            self._start_in(PAUSE)
+
+    def failed(self, seqs: Iterable[int]) -> None:
+        """These tasks have failed, or are failed no more."""
+        self._failures.update(seqs)
+
+    async def catch_up(self) -> None:
+        """Enter the failures that were not entered yet.
+
+        Raises:
+            StoreError: the store can't be written.
+        """
+        if self._failures:
+            seqs, self._failures = self._failures, set()
+            try:
+                await self._do(partial(self._enter_failures, seqs))
+            except StoreError:
+                self._failures |= seqs
+                raise
+
+    def forget(self, db: sqlite3.Connection, seqs: Iterable[int]) -> None:
+        """These tasks are deleted; inside the transaction that does it."""
+        words.forget(db, seqs, with_words=self.words)
+
+    # ---- behind the commits --------------------------------------------------------------------------------------
+
+    def _start_in(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        self._work = self._loop.create_task(self._go())
+
+    async def _go(self) -> None:
+        wait = PAUSE if self._written else REST
+        self._written = 0
+        try:
+            await self.catch_up()
+            self._behind = await self._do(self._enter_arguments)
+        except StoreError as error:
+            logger.warning("the index of words can't be written: %s; trying again in %.0f s", error, AFTER_FAILURE)
+            wait = AFTER_FAILURE
+        self._work = None
+        if self._behind:
+            self._start_in(wait)
+
+    def _enter_arguments(self, db: sqlite3.Connection) -> bool:
+        with transaction(db):
+            return words.enter_arguments(db)
+
+    def _enter_failures(self, seqs: Iterable[int], db: sqlite3.Connection) -> bool:
+        with transaction(db):
+            words.enter_failures(db, seqs, with_words=self.words)
+        return True
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._work is not None:
+            self._work.cancel()
+        self._timer = self._work = None

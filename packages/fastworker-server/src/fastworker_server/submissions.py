@@ -1,0 +1,148 @@
+"""Submit requests: all tasks of one are taken in, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+from fastworker.protocol import Duplicates, RefusalCode, Refused, Submission, Submit
+from fastworker.tasks import OnDuplicate, Task, is_idempotent_id, is_task_id
+from fastworker_server.clock import Clock
+from fastworker_server.engine import Engine
+from fastworker_server.pump import Pump
+from fastworker_server.sessions import Peer, Sessions
+from fastworker_server.storage.sqlite import SqliteStore
+from fastworker_server.waiting import Waiting
+
+LONGEST_NAME: Final = 200
+
+
+class Submissions:
+    """Takes submit requests in.
+
+    Args:
+        spawn: does something beside the other messages, then pumps.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: SqliteStore,
+        sessions: Sessions,
+        waiting: Waiting,
+        pump: Pump,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._sessions = sessions
+        self._waiting = waiting
+        self._pump = pump
+        self._clock = clock
+        self._spawn = spawn
+
+    def submit(self, peer: Peer, message: Submit, now: float) -> None:
+        """A request has come."""
+        refusal = self._reason_to_refuse(message)
+        if refusal is not None:
+            self._sessions.say(peer, Refused(*refusal, message.request))
+            return
+        again = [task.id for task in message.tasks if task.again and task.id not in self._engine.tasks]
+        if again or self._needed_elsewhere(message.tasks):
+            self._spawn(self._look_up(peer, message, again))
+        else:
+            self._take_in(peer, message, now)
+
+    def watch(self, peer: Peer, task_ids: Iterable[str]) -> None:
+        """Send the ends of these tasks."""
+        elsewhere = self._waiting.watch(peer, task_ids)
+        if elsewhere:
+            self._spawn(self._waiting.watch_stored(peer, elsewhere))
+
+    # ---- checks --------------------------------------------------------------------------------------------------
+
+    def _reason_to_refuse(self, message: Submit) -> tuple[RefusalCode, str] | None:
+        if self._store.failure is not None:
+            return "failed", self._store.failure
+        for task in message.tasks:
+            if not is_task_id(task.id):
+                return "malformed", f"{task.id!r} is not a task id: use a UUID"
+            if not task.name or len(task.name) > LONGEST_NAME:
+                return "malformed", f"a task name has 1 to {LONGEST_NAME} characters"
+        if message.strict:
+            known = set().union(*(worker.names for worker in self._engine.workers.values()))
+            unknown = sorted({task.name for task in message.tasks} - known)
+            if unknown:
+                return "unknown-task", f"no connected worker knows {', '.join(map(repr, unknown))}"
+        return None
+
+    def _needed_elsewhere(self, submissions: Iterable[Submission]) -> list[str]:
+        """The needed tasks that are neither in memory nor earlier in the request. So no circle can ever be taken in."""
+        here: set[str] = set()
+        missing: dict[str, None] = {}
+        for submission in submissions:
+            if submission.ties is not None:
+                for need in submission.ties.needs:
+                    if need not in here and not self._engine.knows(need):
+                        missing[need] = None
+            here.add(submission.id)
+        return list(missing)
+
+    async def _look_up(self, peer: Peer, message: Submit, again: list[str]) -> None:
+        """Tasks of a request that may have been taken in before, and needed ones that have ended: the store knows."""
+        known = {
+            task_id
+            for task_id, found in (await self._store.get_many(again)).items()
+            if found != "expired" or not is_idempotent_id(task_id)
+        }
+        message.tasks = [task for task in message.tasks if task.id not in known]
+        await self._remember_needed(message.tasks)
+        unknown = self._needed_elsewhere(message.tasks)
+        if unknown:
+            text = (
+                f"{unknown[0]} is needed, but not known: it is kept no longer, of another control plane, or comes later"
+            )
+            self._sessions.say(peer, Refused("unknown-dependency", text, message.request))
+            return
+        self._take_in(peer, message, self._clock.now())
+        self.watch(peer, known)
+
+    async def _remember_needed(self, submissions: Sequence[Submission]) -> None:
+        """Fetch the needed tasks that have ended. Others may be forgotten meanwhile, so look again until none is."""
+        found: dict[str, Task | None] = {}
+        while needed := [need for need in self._needed_elsewhere(submissions) if need not in found]:
+            found.update(dict.fromkeys(needed))
+            found.update((task.id, task) for task in await self._store.tasks(needed))
+        self._engine.remember(task for task in found.values() if task is not None)
+
+    # ---- take in -------------------------------------------------------------------------------------------------
+
+    def _take_in(self, peer: Peer, message: Submit, now: float) -> None:
+        duplicates = self._engine.duplicates(message.tasks, now)
+        left_out = {task.id for task in message.tasks if task.id in duplicates and _policy(task) != "replace"}
+        for task in message.tasks if left_out else ():
+            rejected = task.id in left_out and _policy(task) == "reject"
+            if rejected or (task.ties is not None and not left_out.isdisjoint(task.ties.needs)):
+                text = f"{task.name} is, or needs, a task that is unique, and another one is there already"
+                self._sessions.say(peer, Refused("duplicate", text, message.request))
+                return
+        for submission in message.tasks:
+            if submission.id in duplicates and submission.id not in left_out:
+                self._engine.replace(duplicates[submission.id], now)
+            if submission.id not in left_out:
+                self._submit_one(peer, submission, now)
+        if left_out:
+            self._sessions.say(peer, Duplicates(message.request, {left: duplicates[left] for left in left_out}))
+        self._pump.accept(peer, message.request)
+
+    def _submit_one(self, peer: Peer, submission: Submission, now: float) -> None:
+        new = self._engine.submit(submission, now) is not None
+        if submission.watch and new and submission.id in self._engine.tasks:
+            self._waiting.watch_new(peer, submission.id)
+        elif submission.watch:
+            self.watch(peer, [submission.id])
+
+
+def _policy(submission: Submission) -> OnDuplicate:
+    return submission.ties.on_duplicate if submission.ties is not None else "return_existing"
