@@ -1,3 +1,5 @@
-"""Will hold the dashboard: pages, JSON API and Prometheus metrics. It holds nothing yet."""
+"""The dashboard of FastWorker: pages, JSON API and Prometheus metrics, as a client of the control plane."""
 
-__all__: list[str] = []
+from fastworker_dashboard.app import dashboard
+
+__all__ = ["dashboard"]

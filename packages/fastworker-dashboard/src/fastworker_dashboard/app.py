@@ -1,0 +1,107 @@
+"""Puts the dashboard together as an ASGI application, to be run alone or mounted in another one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from fastworker.errors import ConnectionFailed, FastWorkerError, InvalidSearch, SubmitError, TaskNotFound
+from fastworker.release import RELEASE
+from fastworker_dashboard.access import Access, Role
+from fastworker_dashboard.actions import actions
+from fastworker_dashboard.api import api, old, probes
+from fastworker_dashboard.assets import assets
+from fastworker_dashboard.control import ControlPlane
+from fastworker_dashboard.guard import Guard
+from fastworker_dashboard.live import Live
+from fastworker_dashboard.pages import doors, page_response, pages, render_topic, root_of
+from fastworker_dashboard.request import LoginNeeded, NotAllowed, Site
+from fastworker_dashboard.views import View
+
+_STATUS: tuple[tuple[type[FastWorkerError], int], ...] = (
+    (TaskNotFound, 404),
+    (InvalidSearch, 400),
+    (SubmitError, 422),
+    (ConnectionFailed, 503),
+)
+
+
+def dashboard(
+    control_plane: str | None = None,
+    key: str | None = None,
+    *,
+    passwords: Mapping[Role, str] | None = None,
+    hosts: Iterable[str] = (),
+    prefix: str = "",
+) -> ASGIApp:
+    """The dashboard as an ASGI application: run it with uvicorn, or `app.mount("/fastworker", dashboard())`.
+
+    Args:
+        control_plane: where it is; default as for `Client`.
+        key: the cluster key, where the address needs one.
+        passwords: by role (`viewer`, `operator`, `admin`). Without any, everybody who can reach it is an admin.
+        hosts: names by which browsers may call it, besides those of loopback.
+        prefix: what a proxy takes away from the beginning of paths.
+    """
+    there = ControlPlane(control_plane, key)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await there.close()
+
+    app = FastAPI(
+        title="FastWorker", version=RELEASE, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json",
+        root_path=prefix.rstrip("/"), lifespan=lifespan,
+    )  # fmt: skip
+    app.state.site = Site(Access(passwords or {}), there, Live(there, partial(render_topic, there)))
+    for router in (assets, doors, probes, api, old, actions, pages):
+        app.include_router(router)
+    _add_refusals(app)
+    return Guard(app, hosts)
+
+
+def _add_refusals(app: FastAPI) -> None:
+    app.add_exception_handler(LoginNeeded, _to_login)
+    app.add_exception_handler(NotAllowed, _refusal(403))
+    app.add_exception_handler(HTTPException, _http_error)
+    for kind, status in _STATUS:
+        app.add_exception_handler(kind, _refusal(status))
+    app.add_exception_handler(FastWorkerError, _refusal(500))
+
+
+def _wants_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "") and "/api/" not in request.url.path
+
+
+async def _to_login(request: Request, _error: Exception) -> Response:
+    if _wants_page(request):
+        return RedirectResponse(f"{root_of(request)}/login", 303)
+    text = "log in, or send a password as bearer token"
+    return JSONResponse({"error": text}, 401, {"www-authenticate": "Bearer"})
+
+
+def _refusal(status: int) -> Any:
+    async def answer(request: Request, error: Exception) -> Response:
+        return _say(request, status, str(error))
+
+    return answer
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _say(request, error.status_code, str(error.detail))
+
+
+def _say(request: Request, status: int, text: str) -> Response:
+    """What went wrong: as a page for people, as JSON for programs."""
+    if _wants_page(request):
+        return page_response(request, View("sorry.html", "Sorry", {"text": text, "live": status == 503}, status), None)
+    return JSONResponse({"error": text}, status)

@@ -1,0 +1,56 @@
+"""Metrics for Prometheus, read from the control plane when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from fastworker.activity import Activity
+from fastworker.views import Stats, WorkerView
+
+
+class _Snapshot(Collector):
+    def __init__(self, stats: Stats, activity: Activity, workers: Iterable[WorkerView]) -> None:
+        self._stats = stats
+        self._activity = activity
+        self._workers = list(workers)
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics."""
+        tasks = GaugeMetricFamily("fastworker_tasks", "Tasks that are kept, by state.", labels=["state"])
+        for state, count in self._stats.states.items():
+            tasks.add_metric([state], count)
+        queued = GaugeMetricFamily("fastworker_queued_tasks", "Queued tasks, by priority.", labels=["priority"])
+        for priority, count in self._activity.queued.items():
+            queued.add_metric([priority], count)
+        ended = CounterMetricFamily(
+            "fastworker_tasks_ended",
+            "Tasks that ran to an end since the control plane started.",
+            labels=["name", "state"],
+        )
+        for known in self._activity.types:
+            ended.add_metric([known.name, "succeeded"], known.succeeded)
+            ended.add_metric([known.name, "failed"], known.failed)
+        oldest = self._activity.oldest
+        age = 0.0 if oldest is None else self._activity.now - oldest
+        busy = sum(min(worker.assigned, worker.slots) for worker in self._workers)
+        yield from (
+            tasks,
+            queued,
+            ended,
+            GaugeMetricFamily("fastworker_oldest_queued_seconds", "How long the oldest queued task waits.", age),
+            GaugeMetricFamily("fastworker_workers", "Connected workers.", self._stats.workers),
+            GaugeMetricFamily("fastworker_slots", "Tasks that all workers can run at once.", self._stats.slots),
+            GaugeMetricFamily("fastworker_busy_slots", "Tasks that run now.", busy),
+            CounterMetricFamily("fastworker_moves", "Moves of tasks since the start.", self._stats.version),
+        )
+
+
+def exposition(stats: Stats, activity: Activity, workers: Iterable[WorkerView]) -> bytes:
+    """The text format of Prometheus."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(stats, activity, workers))
+    return generate_latest(registry)
