@@ -1,3 +1,5 @@
-"""Will hold OpenTelemetry traces and metrics of tasks. It holds nothing yet."""
+"""OpenTelemetry for FastWorker: spans and metrics, found by the entry point `fastworker.middleware`."""
 
-__all__: list[str] = []
+from fastworker_otel.telemetry import Telemetry
+
+__all__ = ["Telemetry"]
