@@ -17,8 +17,9 @@ demo: ## See it run: a control plane, workers and tasks on this machine
 	$(uv) run fastworker demo
 
 .PHONY: test
-test: ## Run the tests: all that can run side by side, then those that measure time
-	$(uv) run pytest -n 2 --dist loadfile --ignore tests/chaos
+test: ## Run the tests: all that can run side by side, those in a browser, and those that measure time
+	$(uv) run pytest -n 2 --dist loadfile --ignore tests/chaos --ignore tests/browser
+	$(uv) run pytest -n 2 --dist loadfile tests/browser
 	$(uv) run pytest tests/chaos
 
 .PHONY: check
@@ -44,7 +45,8 @@ layers: ## Check that imports point only downward (import-linter)
 
 .PHONY: newest
 newest: ## Run the fast tests on the newest Python that is supported
-	WANTED_PYTHON=3.13 UV_PROJECT_ENVIRONMENT=.venv-newest $(uv) run pytest tests/core tests/worker tests/server
+	WANTED_PYTHON=3.13 UV_PROJECT_ENVIRONMENT=.venv-newest $(uv) run pytest -n 2 --dist loadfile tests/core tests/worker tests/server \
+		--ignore tests/server/test_ten_years_of_cron.py
 
 .PHONY: bench
 bench: ## Measure speed, beside the other task queues
@@ -55,8 +57,16 @@ chaos: ## Kill and stall real processes: make chaos ROUNDS=1000
 	$(uv) run pytest tests/chaos --full --rounds=$(ROUNDS)
 
 .PHONY: simulate
-simulate: ## Run the seeded simulator: make simulate SEEDS=10000
-	$(uv) run python -m tests.simulation --seeds $(SEEDS)
+simulate: ## Run the seeded simulator: make simulate SEEDS=10000, or GRAPHS=1000
+	$(uv) run python -m tests.simulation $(if $(GRAPHS),--graphs $(GRAPHS),--seeds $(SEEDS))
+
+.PHONY: dashboard
+dashboard: ## Try the dashboard in full size: a million tasks, a minute of load, in a real browser
+	$(uv) run pytest tests/dashboard tests/browser --full
+
+.PHONY: shots
+shots: ## Keep a picture of every page of the dashboard in docs/images
+	$(uv) run pytest tests/browser/test_pages.py --shots
 
 .PHONY: packaging
 packaging: ## Build the wheels and try them in clean environments

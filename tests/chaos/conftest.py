@@ -19,10 +19,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(
                 pytest.mark.timeout(3600 + 60 * rounds if config.getoption("--full") else 180 + 30 * rounds)
             )
-    if not config.getoption("--full"):
-        only_full = [item for item in items if item.get_closest_marker("full")]
-        config.hook.pytest_deselected(items=only_full)
-        items[:] = [item for item in items if item not in only_full]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

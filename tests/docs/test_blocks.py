@@ -26,15 +26,18 @@ class Reader:
 
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
-        self.ports = {"8000": free_port()}
+        self.ports = {"8000": free_port(), "8080": free_port()}
         playground.environment["UVICORN_PORT"] = self.ports["8000"]
-        self.shell = Shell(playground)
+        playground.environment["FASTWORKER_DASHBOARD_PORT"] = self.ports["8080"]
         self.control_plane = False
         self.programs = 0
 
     def read(self, page: Path) -> None:
         """Make the page's files, then run its blocks in order."""
         found = [block for block in blocks(page) if block.mark != "not run"]
+        if any(":8080" in block.text for block in found):
+            self.playground.environment["FASTWORKER_DASHBOARD"] = "true"
+        self.shell = Shell(self.playground)
         if any("--listen 127.0.0.1:5555" in block.text for block in found):
             self.ports["5555"] = free_port()
         for block in found:

@@ -71,10 +71,10 @@ def test_fastapi_app(playground: Playground) -> None:
         address = f"/reports/{ordered.json()['id']}"
         until(lambda: http.get(address).json()["progress"], 15, "progress")
         until(lambda: http.get(address).json()["state"] == "succeeded", 15, "the report")
-        assert http.get(address).json()["report"] == {"customer": "Ada", "pages": 30}
+        assert http.get(f"{address}/result").json()["result"] == {"customer": "Ada", "pages": 30}
         assert http.get("/reports/00000000-0000-7000-8000-000000000000").status_code == 404
         other = f"/reports/{http.post('/reports', params={'customer': 'Bob', 'pages': 3000}).json()['id']}"
-        assert http.delete(other).json()["answer"] in ("was_queued", "interrupted")
+        assert http.post(f"{other}/cancel").json()["answer"] in ("was_queued", "interrupted")
         until(lambda: http.get(other).json()["state"] == "cancelled", 15, "the cancellation")
 
 

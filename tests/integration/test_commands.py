@@ -292,10 +292,10 @@ def test_pause_a_name_and_resume_it(running: Cluster) -> None:
 
 
 @pytest.mark.parametrize("words", [["pause"], ["resume"], ["pause", "--queue", "a", "--name", "b"]])
-def test_pause_wants_a_queue_or_a_name(running: Cluster, words: list[str]) -> None:
+def test_pause_wants_one_thing(running: Cluster, words: list[str]) -> None:
     done = running.run(*words)
     assert done.code == 2
-    assert "--queue QUEUE or --name NAME" in done.err
+    assert "say one of --queue QUEUE, --name NAME and --worker WORKER" in done.err
 
 
 def test_a_pause_outlives_a_restart(cluster: Cluster) -> None:

@@ -195,3 +195,53 @@ def test_a_second_signal_ends_a_worker_now(cluster: Cluster) -> None:
     until(lambda: "drains" in worker.log, what="the drain")
     worker.signal(signal.SIGTERM)
     assert worker.wait(5) == 1
+
+
+def test_a_supervisor_keeps_its_worker_processes_alive_and_drains_them(cluster: Cluster) -> None:
+    cluster.start("--processes", "0")
+    supervisor = cluster.worker("--processes", "2", "--concurrency", "1", name="team", wait=False)
+    until(lambda: cluster.workers() == {"team-1", "team-2"}, 30, "both workers")
+    ids = [cluster.client.delay("nap", 0.5) for _ in range(2)]
+    for task_id in ids:
+        cluster.client.result(task_id, 20)
+    first, _second = sorted({event.pid for event in cluster.journal.events("start")})
+
+    next(child for child in supervisor.children() if child.pid == first).kill()
+    until(lambda: "SIGKILL" in supervisor.log, 10, "the report")
+
+    def replaced() -> bool:
+        pids = {worker.pid for worker in cluster.client.workers() if worker.connected}
+        return len(pids) == 2 and first not in pids
+
+    until(replaced, 30, "the replacement")
+
+    task_id = cluster.client.delay("nap", 1.0, "slept")
+    until(lambda: cluster.journal.count("start") == 3, what="the start")
+    assert supervisor.terminate() == 0
+    assert cluster.client.result(task_id, 10) == "slept"
+    assert cluster.client.info(task_id).attempt == 1
+    assert supervisor.children() == []
+
+
+def test_supervised_workers_end_with_their_supervisor(cluster: Cluster) -> None:
+    cluster.start("--processes", "0")
+    supervisor = cluster.worker("--processes", "2", name="team", wait=False)
+    until(lambda: len(cluster.workers()) == 2, 30, "both workers")
+    children = supervisor.children()
+    supervisor.kill()
+    until(lambda: not any(child.is_running() for child in children), 20, "the end of the workers")
+
+
+def test_a_worker_that_keeps_dying_at_its_start_is_reported_and_the_control_plane_stays(cluster: Cluster) -> None:
+    module = "import ctypes\n\nimport fastworker\n\nctypes.string_at(0)\n"
+    (cluster.folder / "tasks.py").write_text(module)
+    control_plane = cluster.start(wait=False)
+    cluster.await_listening(control_plane)
+    until(lambda: "time in a row so soon; what it said is above" in control_plane.log, 30, "the second death")
+    assert "Fatal Python error: Segmentation fault" in control_plane.log
+    assert 'tasks.py", line 5' in control_plane.log
+    assert cluster.client.stats().workers == 0
+    (cluster.folder / "tasks.py").write_text(
+        "from fastworker import task\n\n@task\ndef mended() -> int:\n    return 1\n"
+    )
+    assert cluster.client.result(cluster.client.delay("mended"), 30) == 1

@@ -1,0 +1,73 @@
+"""Tasks that say something while they run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Generator, Iterator
+from datetime import date, timedelta
+
+from fastworker import current_task, task
+
+
+@task
+def days(count: int, pause: float = 0.0) -> Generator[date, None, str]:
+    for number in range(count):
+        yield date(2026, 1, 1) + timedelta(days=number)
+        time.sleep(pause)
+    return "all"
+
+
+@task
+def count(up_to: int) -> Iterator[int]:
+    yield from range(up_to)
+
+
+@task
+async def count_async(up_to: int) -> AsyncIterator[int]:
+    for number in range(up_to):
+        yield number
+
+
+@task(run_in="process")
+def count_in_process(up_to: int) -> Iterator[int]:
+    yield from range(up_to)
+
+
+@task
+def stumble() -> Iterator[int]:
+    yield 1
+    raise LookupError("stumbled")
+
+
+@task(log_prints=True)
+def talk(seconds: float) -> None:
+    logging.getLogger("shop").info("a record")
+    print("a printed line")
+    current_task().progress(3, 10, "resizing")
+    time.sleep(seconds)
+
+
+@task(run_in="process", log_prints=True)
+def talk_in_process(seconds: float) -> None:
+    logging.getLogger("shop").info("a record")
+    print("a printed line")
+    current_task().progress(3, 10, "resizing")
+    time.sleep(seconds)
+
+
+@task
+def keep_quiet() -> None:
+    print("not for the log")
+
+
+@task(log_prints=True)
+def babble(lines: int) -> None:
+    for number in range(lines):
+        print("line", number)
+
+
+@task(run_in="process", log_prints=True)
+def babble_in_process(lines: int) -> None:
+    for number in range(lines):
+        print("line", number)
