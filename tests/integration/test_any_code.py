@@ -109,6 +109,7 @@ async def test_tasks_that_take_their_process_down_fail_by_themselves(client: Cli
             assert said in await reason_of(handle)
             info = await handle.info()
             assert (info.state, info.reason, info.attempt) == (State.FAILED, "crashed", 1)
+            assert [attempt.outcome for attempt in info.history] == ["crashed"]
     for handle in fine:
         await handle.result()
     assert {(await handle.info()).attempt for handle in fine[-200:]} == {1}

@@ -8,7 +8,7 @@ a route is the best head over its open lanes: O(log lanes), however many tasks a
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
 from fastworker.lifecycle import State
@@ -102,16 +102,20 @@ class Lane:
     def __len__(self) -> int:
         return sum(self.counts)
 
+    def oldest(self) -> float | None:
+        """When its head was submitted."""
+        head = self.head()
+        return head[3].submitted_at if head else None
+
     def view(self) -> LaneView:
         """What the outside may know."""
-        head = self.head()
         held = self.held or (None if self.route.workers else "no capable worker")
         queued = {str(priority): count for priority, count in zip(PRIORITIES, self.counts, strict=True) if count}
         return LaneView(
             queue=self.key[0],
             name=self.key[1],
             queued=queued,
-            oldest=head[3].submitted_at if head else None,
+            oldest=self.oldest(),
             held=held,
             key=self.key[2] or None,
             held_until=self.limit.until if self.limit is not None and held == self.limit.closed else None,
@@ -225,11 +229,11 @@ class Lanes:
             limit.lanes[lane] = None
         lane.review()
 
-    def bind(self, name: str, now: float) -> None:
-        """The limits of a name have changed: its lanes get those that stand now."""
+    def bind(self, names: Container[str], now: float) -> None:
+        """The limits of these names have changed: their lanes get those that stand now."""
         for lane in self._lanes.values():
-            if lane.key[1] == name:
-                self._bind(lane, self._limits.make(name, lane.key[2], now))
+            if lane.key[1] in names:
+                self._bind(lane, self._limits.make(lane.key[1], lane.key[2], now))
 
     def _sweep(self) -> None:
         """Drop empty lanes of keys: there may be one key for every user there ever was."""

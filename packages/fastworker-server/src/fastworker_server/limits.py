@@ -6,7 +6,7 @@ A limit never takes a worker's slot or a retry: it holds the lanes of its tasks 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Final, Protocol
 
@@ -171,21 +171,25 @@ class Limits:
         """By name, the seconds after which a start does not count any more."""
         return {name: max(rate.period for rate in limits.rates) for name, limits in self.all().items() if limits.rates}
 
-    def change(self, name: str, running: dict[str, int], now: float) -> None:
-        """The limits of this name have changed: those that stand follow. `running`: how many tasks, by key."""
-        limits = self.of(name)
-        old = {key: limit for key, limit in self._limits.items() if key[0] == name}
-        for key in {*old, *((name, part) for part in running)}:
-            limit = Limit(key, limits, running.get(key[1], 0))
+    def change(self, running: Mapping[str, Mapping[str, int]], now: float) -> None:
+        """The limits of some names have changed: those that stand follow.
+
+        Args:
+            running: the names, each with how many tasks run, by key.
+        """
+        old = {key: limit for key, limit in self._limits.items() if key[0] in running}
+        for key in {*old, *((name, part) for name, counts in running.items() for part in counts)}:
+            limit = Limit(key, self.of(key[0]), running[key[0]].get(key[1], 0))
             self._limits[key] = limit
             if key in old:
                 limit.follow(old[key])
                 self._timers.cancel(old[key].timer)
-        for part, started in self._earlier.pop(name, ()):
-            if (counted := self.make(name, part, now)) is not None:
-                counted.started(started)
+        for name in running:
+            for part, started in self._earlier.pop(name, ()):
+                if (counted := self.make(name, part, now)) is not None:
+                    counted.started(started)
         for key, limit in self._limits.items():
-            if key[0] == name:
+            if key[0] in running:
                 self.review(limit, now)
 
     def earlier(self, starts: Iterable[tuple[str, str | None, float]]) -> None:
@@ -197,13 +201,15 @@ class Limits:
         """The limit, if it stands already."""
         return self._limits.get((name, key or "")) if self._limits else None
 
-    def make(self, name: str, key: str | None, now: float, *, even_without: bool = False) -> Limit | None:
-        """The limit; None if there is none. `even_without`: make one anyway, to hold something."""
+    def make(self, name: str, key: str | None, now: float) -> Limit | None:
+        """The limit, made at first need; None if there is none."""
         limit = self.get(name, key)
-        limits = self.of(name)
-        if limit is None and (limits or even_without):
-            self._sweep(now)
-            limit = self._limits[name, key or ""] = Limit((name, key or ""), limits)
+        return self.add(name, key, now) if limit is None and self.of(name) else limit
+
+    def add(self, name: str, key: str | None, now: float) -> Limit:
+        """A new limit; without numbers, it can still be held."""
+        self._sweep(now)
+        limit = self._limits[name, key or ""] = Limit((name, key or ""), self.of(name))
         return limit
 
     def _sweep(self, now: float) -> None:

@@ -39,7 +39,7 @@ class Observer:
     def activity(self, now: float) -> Activity:
         """What has been going on."""
         lanes = self._engine.lanes
-        oldest = [lane.view().oldest for lane in lanes if len(lane)]
+        oldest = [lane.oldest() for lane in lanes if len(lane)]
         states = self._tally.states_by_name()
         names = sorted({*states, *self._durations.names()})[:MOST_TYPES]
         return Activity(

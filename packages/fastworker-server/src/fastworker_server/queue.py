@@ -32,6 +32,7 @@ REMEMBERED: Final = 10_000
 LONGEST_HISTORY: Final = 20
 HISTORY_TRACEBACK: Final = 8_000
 """Characters of a traceback in the history; the last one is kept whole."""
+_OUTCOMES: Final = {Reason.TIMEOUT: "timeout", Reason.CRASHED: "crashed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,7 @@ class Queue:
         """An attempt raised or ran out of time: try again later if retries are left, else the task has failed."""
         task.failures += 1
         task.error = error
-        self._note_attempt(task, "timeout" if reason is Reason.TIMEOUT else "failed", now)
+        self._note_attempt(task, _OUTCOMES.get(reason, "failed"), now)
         if task.cancelling:
             self._end(task, Move.CANCEL, now)
         elif retryable and task.failures <= (task.options.retries or 0):
@@ -360,17 +361,22 @@ class Queue:
 
     def limits_changed(self, names: Iterable[str], now: float) -> None:
         """The limits of these names are others now."""
-        for name in names:
-            running = Counter(task.ties.key or "" for task in self._running() if task.name == name)
-            self.limits.change(name, dict(running), now)
-            self.lanes.bind(name, now)
+        changed: dict[str, Counter[str]] = {name: Counter() for name in names}
+        if not changed:
+            return
+        for task in self._running():
+            if task.name in changed:
+                changed[task.name][task.ties.key or ""] += 1
+        self.limits.change(changed, now)
+        self.lanes.bind(changed, now)
 
     def hold_lane(self, task: Task, seconds: float, now: float) -> None:
         """No task of this task's name and key is to start for so long."""
-        limit = self.limits.make(task.name, task.ties.key, now, even_without=True)
-        if limit is not None:
-            self.lanes.bind(task.name, now)
-            self.limits.hold(limit, now + seconds, now)
+        limit = self.limits.get(task.name, task.ties.key)
+        if limit is None:
+            limit = self.limits.add(task.name, task.ties.key, now)
+            self.lanes.bind([task.name], now)
+        self.limits.hold(limit, now + seconds, now)
 
     def _running(self) -> Sequence[Task]:
         return [task for task in self.tasks.values() if task.state is State.RUNNING]
