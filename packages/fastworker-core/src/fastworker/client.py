@@ -24,12 +24,12 @@ from fastworker.errors import ConnectionFailed, NoControlPlane, PayloadTooLarge,
 from fastworker.events import Events, Follower
 from fastworker.function import AnyTaskFunction
 from fastworker.handle import TaskHandle
-from fastworker.legacy import LegacyCalls
+from fastworker.legacy import LegacyCalls, call_options
 from fastworker.lifecycle import State
 from fastworker.live import Listening, Live
 from fastworker.many import ManyTasks
 from fastworker.middleware import active_middleware, around_submit
-from fastworker.options import SubmitOptions, make_options
+from fastworker.options import SubmitOptions
 from fastworker.orders import Orders, Request
 from fastworker.protocol import (
     MAX_PAYLOAD_BYTES,
@@ -51,11 +51,10 @@ from fastworker.protocol import (
 )
 from fastworker.release import RELEASE
 from fastworker.settings import load_settings
-from fastworker.tasks import Priority, idempotent_id, new_task_id
-from fastworker.ties import NO_RULES
+from fastworker.submission import submission_by_name
+from fastworker.tasks import Priority
 from fastworker.trace_context import carry_on
 from fastworker.transport import why_unreachable
-from fastworker.upstream import encode_call_by_name
 
 TASKS_PER_REQUEST = 5000
 CHARACTERS_PER_REQUEST = 1024 * 1024
@@ -171,7 +170,7 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
             strict: refuse with `UnknownTask` if no connected worker knows the name.
             said: options of this submission; see `Options`.
         """
-        submission = self._by_name(name, args, kwargs or {}, said)
+        submission = submission_by_name(name, args, kwargs or {}, **said)
         return await self.submit_function(None, submission, strict=strict)
 
     async def delay(
@@ -184,13 +183,7 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         **kwargs: Any,
     ) -> TaskHandle[Any]:
         """`submit` with the arguments written as in a call."""
-        said: SubmitOptions = {}
-        if priority is not None:
-            said["priority"] = priority
-        if eta is not None:
-            said["eta"] = eta
-        if countdown is not None:
-            said["delay"] = countdown
+        said = call_options(priority, eta, countdown)
         if not isinstance(name, str):
             function = name.options(**said)
             return await self.submit_function(function.signature, function.submission(args, kwargs))
@@ -204,16 +197,8 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         Args:
             strict: refuse with `UnknownTask` if no connected worker knows the name.
         """
-        submissions = [self._by_name(name, args, {}, said) for args in calls]
+        submissions = [submission_by_name(name, args, {}, **said) for args in calls]
         return await self.submit_functions(repeat(None), submissions, strict=strict)
-
-    def _by_name(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], said: SubmitOptions) -> Submission:
-        options, rules = make_options(name, **said) if said else (None, NO_RULES)
-        payload, needs = encode_call_by_name(name, args, kwargs)
-        ties = rules.ties(name, payload, args, kwargs, needs)
-        key = rules.idempotency_key
-        task_id = new_task_id() if key is None else idempotent_id(name, key)
-        return Submission(task_id, name, payload, options, again=key is not None or None, ties=ties)
 
     async def submit_function(
         self, signature: Signature | None, submission: Submission, *, strict: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ from fastworker.protocol import Submission
 from fastworker.schedule import Timing
 from fastworker.schedule_options import TaskOptions, check_runs_without_arguments, make_timing, split_options
 from fastworker.sizes import bytes_of
-from fastworker.tasks import UNSAID, Definition, Options, idempotent_id, new_task_id
+from fastworker.submission import make_submission
+from fastworker.tasks import UNSAID, Definition, Options
 from fastworker.ties import NO_RULES, TieRules
 from fastworker.upstream import encode_call
 from fastworker.workflow import Call
@@ -49,7 +51,6 @@ class TaskFunction[**P, C, R]:
         run_in: RunIn | None = None,
         memory_limit: int | None = None,
         log_prints: bool = False,
-        after_response: bool = False,
     ) -> None:
         self.function = function
         self.name = name
@@ -62,7 +63,7 @@ class TaskFunction[**P, C, R]:
         self.run_in = run_in
         self.memory_limit = memory_limit
         self.log_prints = log_prints
-        self.after_response = after_response
+        self.after_response = False
         self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self.yields = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         functools.update_wrapper(self, function)
@@ -92,32 +93,16 @@ class TaskFunction[**P, C, R]:
             ConfigurationError: names the option and what it may be.
         """
         options, rules = make_options(self.name, **said)
-        other = TaskFunction[P, C, R](
-            self.function,
-            self.name,
-            options.over(self.said),
-            self.retry_on,
-            self.give_up_on,
-            rules.over(self.rules),
-            self.limits,
-            self.schedule,
-            self.run_in,
-            self.memory_limit,
-            self.log_prints,
-            after_response,
-        )
-        other.__dict__["signature"] = self.signature
+        _ = self.signature  # made once, for all copies
+        other = copy.copy(self)
+        other.said, other.rules, other.after_response = options.over(self.said), rules.over(self.rules), after_response
         return other
 
     def submission(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Submission:
         """The task as it is sent. Raises what `submit` raises for bad arguments."""
-        payload, needs = encode_call(self.signature, args, kwargs)
+        call = encode_call(self.signature, args, kwargs)
         said = None if self.said is UNSAID else self.said
-        ties = self.rules.ties(self.name, payload, args, kwargs, needs)
-        if self.rules.idempotency_key is None:
-            return Submission(new_task_id(), self.name, payload, said, ties=ties)
-        task_id = idempotent_id(self.name, self.rules.idempotency_key)
-        return Submission(task_id, self.name, payload, said, again=True, ties=ties)
+        return make_submission(self.name, call, args, kwargs, said, self.rules)
 
     def s(self, *args: Any, **kwargs: Any) -> Call[R]:
         """A call for a workflow: with these arguments, behind the result of the step before it."""
@@ -293,17 +278,7 @@ def task(
         ConfigurationError: names the option and what it may be.
     """
     if isinstance(function, str):
-        return task(
-            name=function,
-            retry_on=retry_on,
-            give_up_on=give_up_on,
-            rate_limit=rate_limit,
-            max_concurrency=max_concurrency,
-            run_in=run_in,
-            memory_limit=memory_limit,
-            log_prints=log_prints,
-            **options,
-        )
+        name, function = function, None
 
     def decorate(target: Callable[..., Any]) -> AnyTaskFunction:
         _check_definition(target)

@@ -20,6 +20,7 @@ from fastworker.handle import TaskClient, TaskHandle, plain_json
 from fastworker.lifecycle import State
 from fastworker.options import SubmitOptions
 from fastworker.protocol import Submission
+from fastworker.submission import submission_by_name
 from fastworker.tasks import Priority
 from fastworker.transport import send_to_pair
 
@@ -73,7 +74,6 @@ class _Client(TaskClient, Protocol):
     @property
     def _endings(self) -> Mapping[str, Ending]: ...
 
-    def _by_name(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], said: SubmitOptions) -> Submission: ...
     async def get_task_result(self, task_id: str) -> TaskResult | None: ...
     def get_result(self, task_id: str) -> TaskResult | None: ...
 
@@ -95,8 +95,7 @@ class LegacyCalls:
         countdown: float | None = None,
     ) -> TaskResult:
         """Queue a task and wait for its end."""
-        said: SubmitOptions = {"priority": priority, "eta": eta, "delay": countdown}  # type: ignore[typeddict-item]
-        handle = await self.submit_function(None, self._by_name(task_name, args, kwargs or {}, said))
+        handle = await self.submit_function(None, _submission(task_name, args, kwargs or {}, priority, eta, countdown))
         await self.wait(handle, None, self._endings[handle])
         return await self.get_task_result(handle) or TaskResult(handle, TaskStatus.PENDING)
 
@@ -104,9 +103,8 @@ class LegacyCalls:
         self: _Client, tasks: Iterable[Mapping[str, Any]], default_priority: Priority | str = Priority.NORMAL
     ) -> list[str]:
         """Queue many tasks, each a dict with `task_name`, and `args, kwargs, priority, eta, countdown` as needed."""
-        return list(
-            await self.submit_functions(repeat(None), [_submission(self, spec, default_priority) for spec in tasks])
-        )
+        submissions = [_submission_of(spec, default_priority) for spec in tasks]
+        return list(await self.submit_functions(repeat(None), submissions))
 
     async def cancel_task(self: _Client, task_id: str) -> bool:
         """Cancel a task; whether it will not go on."""
@@ -124,8 +122,7 @@ class LegacyCalls:
         **kwargs: Any,
     ) -> str:
         """Queue a task; once it has ended, this client sends its result as JSON to an NNG Pair0 at the address."""
-        spec = {"task_name": task_name, "args": args, "kwargs": kwargs, "eta": eta, "countdown": countdown}
-        handle = await self.submit_function(None, _submission(self, spec, priority))
+        handle = await self.submit_function(None, _submission(task_name, args, kwargs, priority, eta, countdown))
         calling = asyncio.create_task(_call_back(self, handle, callback_address, callback_data))
         _calling.add(calling)
         calling.add_done_callback(_calling.discard)
@@ -175,13 +172,40 @@ async def _call_back(client: _Client, handle: TaskHandle[Any], address: str, dat
         logger.error("nobody was told at %s that task %s has ended: %s", address, handle, error)
 
 
-def _submission(client: _Client, spec: Mapping[str, Any], priority: Priority | str) -> Submission:
-    said: SubmitOptions = {"priority": spec.get("priority", priority)}
-    if spec.get("eta") is not None:
-        said["eta"] = spec["eta"]
-    if spec.get("countdown") is not None:
-        said["delay"] = spec["countdown"]
-    return client._by_name(spec["task_name"], spec.get("args", ()), dict(spec.get("kwargs", {})), said)
+def _submission_of(spec: Mapping[str, Any], default_priority: Priority | str) -> Submission:
+    return _submission(
+        spec["task_name"],
+        spec.get("args", ()),
+        spec.get("kwargs", {}),
+        spec.get("priority", default_priority),
+        spec.get("eta"),
+        spec.get("countdown"),
+    )
+
+
+def _submission(
+    name: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    priority: Priority | str,
+    eta: datetime | float | None,
+    countdown: float | None,
+) -> Submission:
+    return submission_by_name(name, args, kwargs, **call_options(priority, eta, countdown))
+
+
+def call_options(
+    priority: Priority | str | None, eta: datetime | float | None, countdown: float | None
+) -> SubmitOptions:
+    """Options in 0.3.0's words, in today's."""
+    said: SubmitOptions = {}
+    if priority is not None:
+        said["priority"] = priority
+    if eta is not None:
+        said["eta"] = eta
+    if countdown is not None:
+        said["delay"] = countdown
+    return said
 
 
 def _moment(seconds: float | None) -> datetime | None:
