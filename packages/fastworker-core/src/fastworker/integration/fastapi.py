@@ -1,22 +1,17 @@
-"""FastWorker inside FastAPI. The code is in the distribution `fastworker-fastapi`."""
+"""`fastworker.integrations.fastapi`, where 0.3.0 had it."""
 
-try:
-    from fastworker_fastapi import (
-        BackgroundTasks,
-        ControlPlaneAway,
-        FastWorker,
-        FastWorkerClient,
-        FastWorkerMiddleware,
-        PatientClient,
-        control_plane_away,
-        fastworker_client,
-        fastworker_lifespan,
-        task_router,
-    )
-except ModuleNotFoundError as error:
-    if error.name not in ("fastworker_fastapi", "fastapi"):
-        raise
-    raise ImportError("FastWorker for FastAPI is not installed: pip install 'fastworker[fastapi]'") from None
+from fastworker.integrations.fastapi import (
+    BackgroundTasks,
+    ControlPlaneAway,
+    FastWorker,
+    FastWorkerClient,
+    FastWorkerMiddleware,
+    PatientClient,
+    control_plane_away,
+    fastworker_client,
+    fastworker_lifespan,
+    task_router,
+)
 
 __all__ = [
     "BackgroundTasks",
