@@ -42,6 +42,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "schedules": schedules.schedules,
     "doctor": doctor,
 }
+_GROUPS = {"bulk": bulk.app, "schedule": schedules.schedule}
 
 
 def build_app(wanted: str | None = None) -> typer.Typer:
@@ -61,11 +62,10 @@ def build_app(wanted: str | None = None) -> typer.Typer:
     app.callback()(_root)
     for name, function in _COMMANDS.items():
         app.command(name)(function)
-    app.add_typer(bulk.app, name="bulk")
-    app.add_typer(schedules.schedule, name="schedule")
+    for name, group in _GROUPS.items():
+        app.add_typer(group, name=name)
     points = sorted(entry_points(group="fastworker.commands"), key=lambda point: point.name)
-    ours = {*_COMMANDS, "bulk", "schedule"}
-    known = wanted in ours or any(point.name == wanted for point in points)
+    known = wanted in _COMMANDS or wanted in _GROUPS or any(point.name == wanted for point in points)
     for point in points if not known else [point for point in points if point.name == wanted]:
         command = point.load()
         if isinstance(command, typer.Typer):
