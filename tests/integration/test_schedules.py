@@ -20,7 +20,7 @@ def _tick() -> None:
     write_down("start", current.id, current.attempt, [current.name, current.headers["fastworker-due"]])
 
 
-@task(every=1, misfire="once")
+@task(every=1, misfire="once", overlap="allow")  # the kill may leave the run before unfinished
 def once() -> None:
     _tick()
 
