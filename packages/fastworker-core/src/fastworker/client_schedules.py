@@ -6,8 +6,6 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from pydantic import TypeAdapter
-
 from fastworker.codec import encode_untyped
 from fastworker.errors import ConfigurationError, ScheduleNotFound
 from fastworker.options import check_names, make_options
@@ -15,13 +13,13 @@ from fastworker.protocol import Query, Schedule, Schedules
 from fastworker.schedule_options import RunOptions, make_timing, split_options
 from fastworker.tasks import new_task_id
 from fastworker.ties import NO_RULES
+from fastworker.validate import validated
 from fastworker.views import ScheduleView
 
 if TYPE_CHECKING:
     from fastworker.client import Client
     from fastworker.function import AnyTaskFunction
 
-_VIEWS = TypeAdapter(list[ScheduleView])
 
 Added = Literal["added", "changed", "unchanged"]
 
@@ -42,7 +40,9 @@ class ScheduleCalls:
             limit: at most so many, 100 at the most.
             after: only those that come after this name, for the next page.
         """
-        return _VIEWS.validate_python(await self._ask(Query(0, "schedules", name=name, limit=limit, after=after)))
+        return validated(
+            list[ScheduleView], await self._ask(Query(0, "schedules", name=name, limit=limit, after=after))
+        )
 
     async def add_schedule(
         self,

@@ -6,17 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from fastworker.activity import Activity, AuditRow, BulkAction, BulkView
 from fastworker.orders import Request, as_filter
 from fastworker.protocol import Control, Query
 from fastworker.search import TaskFilter
 from fastworker.tasks import Priority
-
-_ACTIVITY = TypeAdapter(Activity)
-_AUDIT = TypeAdapter(list[AuditRow])
-_BULK = TypeAdapter(list[BulkView])
+from fastworker.validate import validated
 
 
 class ManyTasks:
@@ -28,7 +23,7 @@ class ManyTasks:
 
     async def activity(self) -> Activity:
         """What has been going on: series, task types, what is queued."""
-        return _ACTIVITY.validate_python(await self._ask(Query(0, "activity")))
+        return validated(Activity, await self._ask(Query(0, "activity")))
 
     async def audit(self, *, limit: int = 50, before: int | None = None) -> Sequence[AuditRow]:
         """Who did what, the latest first.
@@ -36,11 +31,11 @@ class ManyTasks:
         Args:
             before: only rows older than this one's `number`, for the next page.
         """
-        return _AUDIT.validate_python(await self._ask(Query(0, "audit", limit=limit, before=before)))
+        return validated(list[AuditRow], await self._ask(Query(0, "audit", limit=limit, before=before)))
 
     async def bulk_jobs(self) -> Sequence[BulkView]:
         """The last actions on all tasks that match, with their progress."""
-        return _BULK.validate_python(await self._ask(Query(0, "bulk")))
+        return validated(list[BulkView], await self._ask(Query(0, "bulk")))
 
     async def start_bulk(
         self,

@@ -7,8 +7,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from fastworker.codec import encode_untyped
 from fastworker.errors import TaskNotFound
 from fastworker.found import Facets, FailureGroup, TaskPage
@@ -18,22 +16,10 @@ from fastworker.limits import make_limits
 from fastworker.protocol import Cancel, Control, Query, Requeue, Schedules
 from fastworker.search import TaskFilter, parse
 from fastworker.tasks import Definition, Priority, TaskInfo
+from fastworker.validate import validated
 from fastworker.views import Explanation, LaneView, LimitsView, Stats, WorkerView, WorkflowNode
 
 Request = Query | Cancel | Requeue | Control | Schedules
-
-_INFO = TypeAdapter(TaskInfo)
-_INFOS = TypeAdapter(list[TaskInfo])
-_WORKERS = TypeAdapter(list[WorkerView])
-_LANES = TypeAdapter(list[LaneView])
-_STATS = TypeAdapter(Stats)
-_EXPLANATION = TypeAdapter(Explanation)
-_DEFINITIONS = TypeAdapter(list[Definition])
-_NODES = TypeAdapter(list[WorkflowNode])
-_LIMITS = TypeAdapter(list[LimitsView])
-_PAGE = TypeAdapter(TaskPage)
-_FACETS = TypeAdapter(Facets)
-_FAILURES = TypeAdapter(list[FailureGroup])
 
 
 class Orders:
@@ -59,7 +45,7 @@ class Orders:
             TaskNotFound: there is no such task.
         """
         data = await self._ask(Query(0, "info", task=task_id, redact=redact or None))
-        return _INFO.validate_python(_known(data, task_id))
+        return validated(TaskInfo, _known(data, task_id))
 
     async def why(self, task_id: str) -> Explanation:
         """Why a task is not running.
@@ -68,7 +54,7 @@ class Orders:
             TaskNotFound: there is no such task.
         """
         data = await self._ask(Query(0, "why", task=task_id))
-        return _EXPLANATION.validate_python(_known(data, task_id))
+        return validated(Explanation, _known(data, task_id))
 
     async def list(
         self,
@@ -86,7 +72,7 @@ class Orders:
         """
         where = State(state) if state is not None else None
         query = Query(0, "list", state=where, name=name, queue=queue, limit=limit, before=before)
-        return _INFOS.validate_python(await self._ask(query))
+        return validated(list[TaskInfo], await self._ask(query))
 
     async def search(
         self, wanted: TaskFilter | str = "", *, limit: int = 50, before: int | None = None, redact: bool = False
@@ -102,31 +88,31 @@ class Orders:
             InvalidSearch: the text can't be understood.
         """
         query = Query(0, "search", filter=as_filter(wanted), limit=limit, before=before, redact=redact or None)
-        return _PAGE.validate_python(await self._ask(query))
+        return validated(TaskPage, await self._ask(query))
 
     async def facets(self, wanted: TaskFilter | str = "") -> Facets:
         """How many tasks fit a filter, by state, name, queue and priority."""
-        return _FACETS.validate_python(await self._ask(Query(0, "facets", filter=as_filter(wanted))))
+        return validated(Facets, await self._ask(Query(0, "facets", filter=as_filter(wanted))))
 
     async def failures(self, *, limit: int = 100) -> Sequence[FailureGroup]:
         """Failed tasks in groups of the same name, exception and place, the latest first."""
-        return _FAILURES.validate_python(await self._ask(Query(0, "failures", limit=limit)))
+        return validated(list[FailureGroup], await self._ask(Query(0, "failures", limit=limit)))
 
     async def stats(self) -> Stats:
         """Counts of the whole system."""
-        return _STATS.validate_python(await self._ask(Query(0, "stats")))
+        return validated(Stats, await self._ask(Query(0, "stats")))
 
     async def workers(self) -> Sequence[WorkerView]:
         """The connected workers."""
-        return _WORKERS.validate_python(await self._ask(Query(0, "workers")))
+        return validated(list[WorkerView], await self._ask(Query(0, "workers")))
 
     async def queues(self) -> Sequence[LaneView]:
         """The lanes: per queue and task name, how much waits and why."""
-        return _LANES.validate_python(await self._ask(Query(0, "queues")))
+        return validated(list[LaneView], await self._ask(Query(0, "queues")))
 
     async def definitions(self) -> Sequence[Definition]:
         """The task functions that connected workers know."""
-        return _DEFINITIONS.validate_python(await self._ask(Query(0, "definitions")))
+        return validated(list[Definition], await self._ask(Query(0, "definitions")))
 
     async def workflow(self, task_id: str) -> Sequence[WorkflowNode]:
         """All tasks of the workflow that a task belongs to, in the order of their submission.
@@ -135,11 +121,11 @@ class Orders:
             TaskNotFound: there is no such task.
         """
         data = await self._ask(Query(0, "workflow", task=task_id))
-        return _NODES.validate_python(_known(data, task_id))
+        return validated(list[WorkflowNode], _known(data, task_id))
 
     async def limits(self) -> Sequence[LimitsView]:
         """The task names with a rate or concurrency limit."""
-        return _LIMITS.validate_python(await self._ask(Query(0, "limits")))
+        return validated(list[LimitsView], await self._ask(Query(0, "limits")))
 
     # ---- order ---------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 import uvicorn
 
-from fastworker.cli.output import LogLevel, Url, errors, set_up_logging
+from fastworker.cli.output import LogLevel, Url, announce, set_up_logging
 from fastworker.errors import AddressInUse, ConfigurationError
 from fastworker.settings import Settings, load_settings
 from fastworker_dashboard.access import Role
@@ -43,7 +43,7 @@ def dashboard(
     )  # fmt: skip
     if with_parent:
         _end_with_parent()
-    errors.print(f"FastWorker dashboard  http://{shown}:{where[1]}{prefix}/", markup=False)
+    announce(f"FastWorker dashboard  http://{shown}:{where[1]}{prefix}/")
     config = uvicorn.Config(
         application, log_level=log_level.lower(), access_log=False, server_header=False, timeout_graceful_shutdown=1
     )

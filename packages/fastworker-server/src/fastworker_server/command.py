@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from fastworker.cli.output import LogFormat, LogLevel, errors, set_up_logging
+from fastworker.cli.output import LogFormat, LogLevel, announce, set_up_logging
 from fastworker.settings import Settings, load_settings
 from fastworker_server.companions import Companions, companion_commands
 from fastworker_server.control_plane import ControlPlane
@@ -133,14 +133,10 @@ def _announce(control_plane: ControlPlane, modules: list[str], *, in_process: bo
     """Say what runs, and loudly what is risky."""
     settings = control_plane.settings
     place = "in this process" if in_process else f"{settings.processes} own worker process(es)"
-    errors.print(f"FastWorker control plane, process {os.getpid()}", style="bold")
-    errors.print(f"  listens  {', '.join(control_plane.addresses)}", markup=False)
-    errors.print(f"  store    {control_plane.describe_store()}", markup=False)
-    errors.print(
-        f"  tasks    {', '.join(modules) or 'NO TASK MODULES: name one, or make a tasks.py here'}", markup=False
-    )
-    errors.print(
-        f"  runs     {place}, {settings.concurrency} tasks each, while no other worker is connected", markup=False
-    )
+    announce(f"FastWorker control plane, process {os.getpid()}", bold=True)
+    announce(f"  listens  {', '.join(control_plane.addresses)}")
+    announce(f"  store    {control_plane.describe_store()}")
+    announce(f"  tasks    {', '.join(modules) or 'NO TASK MODULES: name one, or make a tasks.py here'}")
+    announce(f"  runs     {place}, {settings.concurrency} tasks each, while no other worker is connected")
     if any(url.startswith("tcp://") for url in control_plane.addresses):
-        errors.print("  INSECURE: plain TCP, open to everybody who can reach it", style="bold red")
+        announce("  INSECURE: plain TCP, open to everybody who can reach it", bold=True, colour="red")

@@ -1,55 +1,29 @@
 """The command `fastworker`.
 
-Commands that only need a client live here; installed packages add theirs through the entry-point group
-`fastworker.commands`. Exit codes: see `fastworker.cli.exits`.
+Each installed package names its commands in the entry-point group `fastworker.commands`; those that only need a client
+live here. Exit codes: see `fastworker.cli.exits`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 import typer
 
-from fastworker.cli import bulk, control, flow, inspect, schedules, submit
-from fastworker.cli.doctor import doctor
 from fastworker.cli.exits import exit_code_of
 from fastworker.cli.legacy import in_today_s_words
 from fastworker.cli.output import complain
 from fastworker.errors import FastWorkerError
 from fastworker.release import RELEASE
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "submit": submit.submit,
-    "status": inspect.status,
-    "result": inspect.result,
-    "cancel": control.cancel,
-    "retry": control.retry,
-    "why": inspect.why,
-    "list": inspect.list_tasks,
-    "workers": inspect.workers,
-    "queues": inspect.queues,
-    "pause": control.pause,
-    "resume": control.resume,
-    "priority": control.priority,
-    "search": flow.search,
-    "failures": flow.failures,
-    "workflow": flow.workflow,
-    "limits": flow.limits,
-    "limit": flow.limit,
-    "purge": bulk.purge,
-    "schedules": schedules.schedules,
-    "doctor": doctor,
-}
-_GROUPS = {"bulk": bulk.app, "schedule": schedules.schedule}
-
 
 def build_app(wanted: str | None = None) -> typer.Typer:
     """The command line with the commands of all installed packages.
 
     Args:
-        wanted: the command that will be run. The packages of others are not imported then: that takes seconds.
+        wanted: the command that will be run. The modules of others are not imported then: that takes seconds.
     """
     app = typer.Typer(
         name="fastworker",
@@ -60,13 +34,9 @@ def build_app(wanted: str | None = None) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_root)
-    for name, function in _COMMANDS.items():
-        app.command(name)(function)
-    for name, group in _GROUPS.items():
-        app.add_typer(group, name=name)
     points = sorted(entry_points(group="fastworker.commands"), key=lambda point: point.name)
-    known = wanted in _COMMANDS or wanted in _GROUPS or any(point.name == wanted for point in points)
-    for point in points if not known else [point for point in points if point.name == wanted]:
+    chosen = [] if wanted == "--version" else [point for point in points if point.name == wanted] or points
+    for point in chosen:
         command = point.load()
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=point.name)

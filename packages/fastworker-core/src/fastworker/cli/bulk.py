@@ -11,7 +11,7 @@ from fastworker.activity import BulkAction, BulkView
 from fastworker.blocking import BlockingClient
 from fastworker.cli.control import read_priority
 from fastworker.cli.exits import TASK_FAILED
-from fastworker.cli.output import AsJson, Url, connect, console, print_json
+from fastworker.cli.output import AsJson, Url, connect, console, print_json, say
 from fastworker.tasks import Priority
 
 app = typer.Typer(help="Do one thing to all tasks that fit a search.", no_args_is_help=True)
@@ -73,7 +73,7 @@ def _do(
     if as_json:
         print_json(job)
     else:
-        console.print(f"{job.state}: {job.done} tasks", markup=False)
+        say(f"{job.state}: {job.done} tasks")
     if job.state != "done":
         raise typer.Exit(TASK_FAILED)
 
@@ -82,7 +82,7 @@ def _wait(client: BlockingClient, job_id: str) -> BulkView:
     """Follow a job to its end."""
     from rich.progress import Progress  # only here: it takes a tenth of a second to import
 
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console(), transient=True) as progress:
         bar = progress.add_task("working", total=None)
         while True:
             job = next(job for job in client.bulk_jobs() if job.id == job_id)

@@ -8,7 +8,7 @@ import typer
 
 from fastworker.cli.exits import NOT_FOUND, TASK_FAILED
 from fastworker.cli.inspect import TaskId
-from fastworker.cli.output import AsJson, Url, connect, console, print_json
+from fastworker.cli.output import AsJson, Url, connect, print_json, say
 from fastworker.cli.submit import parse_arguments
 from fastworker.errors import ConfigurationError
 from fastworker.tasks import Priority
@@ -37,14 +37,14 @@ def cancel(
     if workflow:
         with connect(url) as client:
             count = client.cancel_workflow(task_id)
-        print_json({"id": task_id, "cancelled": count}) if as_json else console.print(f"{count} tasks were open")
+        print_json({"id": task_id, "cancelled": count}) if as_json else say(f"{count} tasks were open")
         return
     with connect(url) as client:
         answer = client.cancel(task_id)
     if as_json:
         print_json({"id": task_id, "answer": answer})
     else:
-        console.print(f"{answer}: {_MEANING[answer]}", markup=False)
+        say(f"{answer}: {_MEANING[answer]}")
     if answer in ("already_done", "not_found"):
         raise typer.Exit(TASK_FAILED if answer == "already_done" else NOT_FOUND)
 
@@ -62,7 +62,7 @@ def retry(
     if as_json:
         print_json({"id": task_id, "queued": queued})
     else:
-        console.print("queued again" if queued else "it has not ended yet: nothing was changed")
+        say("queued again" if queued else "it has not ended yet: nothing was changed")
     if not queued:
         raise typer.Exit(TASK_FAILED)
 
@@ -80,7 +80,7 @@ def priority(
     if as_json:
         print_json({"id": task_id, "changed": changed})
     else:
-        console.print(f"its priority is {wanted}" if changed else "it has ended: nothing was changed")
+        say(f"its priority is {wanted}" if changed else "it has ended: nothing was changed")
     if not changed:
         raise typer.Exit(TASK_FAILED)
 
@@ -97,7 +97,7 @@ def pause(queue: Queue = None, name: Name = None, worker: Worker = None, url: Ur
     what = _one_of(queue, name, worker)
     with connect(url) as client:
         client.pause(queue=queue, name=name, worker=worker)
-    console.print(f"paused: {what}. To go on: fastworker resume", markup=False)
+    say(f"paused: {what}. To go on: fastworker resume")
 
 
 def resume(queue: Queue = None, name: Name = None, worker: Worker = None, url: Url = None) -> None:
@@ -105,7 +105,7 @@ def resume(queue: Queue = None, name: Name = None, worker: Worker = None, url: U
     what = _one_of(queue, name, worker)
     with connect(url) as client:
         client.resume(queue=queue, name=name, worker=worker)
-    console.print(f"resumed: {what}", markup=False)
+    say(f"resumed: {what}")
 
 
 def _one_of(queue: str | None, name: str | None, worker: str | None) -> str:

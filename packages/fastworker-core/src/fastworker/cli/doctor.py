@@ -14,7 +14,7 @@ import typer
 from fastworker.addresses import candidates, key_path, runtime_directory
 from fastworker.blocking import BlockingClient
 from fastworker.cli.exits import NO_CONTROL_PLANE
-from fastworker.cli.output import CONNECT_TIMEOUT, AsJson, Url, console, print_json
+from fastworker.cli.output import CONNECT_TIMEOUT, AsJson, Url, print_json, say
 from fastworker.errors import FastWorkerError
 from fastworker.settings import load_settings
 from fastworker.views import Stats
@@ -38,7 +38,7 @@ def doctor(url: Url = None, as_json: AsJson = False) -> None:
         print_json({**findings, "ok": reached})
     else:
         for name, finding in findings.items():
-            console.print(f"{name:14} {finding}", markup=False)
+            say(f"{name:14} {finding}")
     if not reached:
         raise typer.Exit(NO_CONTROL_PLANE)
 

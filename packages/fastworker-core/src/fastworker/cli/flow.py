@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fastworker.cli.inspect import TaskId, print_tasks
-from fastworker.cli.output import AsJson, Url, connect, console, moment, print_json, print_table
+from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_table, say
 from fastworker.errors import ConfigurationError
 
 
@@ -46,7 +46,7 @@ def limit(
             client.reset_limits(name)
         else:
             client.set_limits(name, rate_limit=rate or None, max_concurrency=max_concurrency)
-    console.print(f"the limits of {name} are set: fastworker limits", markup=False)
+    say(f"the limits of {name} are set: fastworker limits")
 
 
 def workflow(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
@@ -81,7 +81,7 @@ def failures(url: Url = None, as_json: AsJson = False) -> None:
     columns = ("count", "name", "exception", "place", "latest")
     print_table(columns, rows, "nothing has failed")
     if groups:
-        console.print(f"try: fastworker bulk retry 'state:failed name:{groups[0].name}'", markup=False)
+        say(f"try: fastworker bulk retry 'state:failed name:{groups[0].name}'")
 
 
 def search(
@@ -99,4 +99,4 @@ def search(
         return
     print_tasks(page.tasks, "no task fits")
     if page.next is not None:
-        console.print(f"the next page: --before {page.next}", style="dim")
+        say(f"the next page: --before {page.next}")

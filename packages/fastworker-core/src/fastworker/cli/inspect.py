@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastworker.cli.output import AsJson, Url, connect, console, moment, print_json, print_pairs, print_table
+from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_pairs, print_table, say
 from fastworker.errors import ConfigurationError
 from fastworker.lifecycle import State
 from fastworker.tasks import TaskInfo
@@ -45,9 +45,9 @@ def status(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
         ]
     )
     for line in info.log:
-        console.print(f"  | {line}", markup=False)
+        say(f"  | {line}")
     if info.error:
-        console.print(info.error.traceback, markup=False)
+        say(info.error.traceback)
 
 
 def result(
@@ -69,9 +69,9 @@ def why(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(explanation)
         return
-    console.print(f"{explanation.state}: {explanation.reason}", markup=False)
+    say(f"{explanation.state}: {explanation.reason}")
     if explanation.advice:
-        console.print(f"try: {explanation.advice}", markup=False)
+        say(f"try: {explanation.advice}")
 
 
 def list_tasks(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic_core import to_json
-from rich.console import Console
-from rich.table import Table
 
 from fastworker.blocking import BlockingClient
 from fastworker.log_records import log_to_standard_error
 from fastworker.settings import LogKind, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Url = Annotated[str | None, typer.Option(help="Where the control plane is.", metavar="URL")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -24,8 +26,18 @@ LogFormat = Annotated[LogKind | None, typer.Option(help="text (default), or json
 CONNECT_TIMEOUT = 2.0
 """Seconds; a person waits at the terminal."""
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(highlight=False, soft_wrap=True, stderr=True)
+
+@cache
+def console() -> Console:
+    """Where tables and progress bars go."""
+    from rich.console import Console  # only where there is a table: it takes long to import
+
+    return Console(highlight=False, soft_wrap=True, emoji=False)
+
+
+def say(text: str, *, bold: bool = False, colour: str | None = None) -> None:
+    """A line for a person."""
+    typer.secho(text, bold=bold, fg=colour)
 
 
 def connect(url: str | None) -> BlockingClient:
@@ -33,10 +45,15 @@ def connect(url: str | None) -> BlockingClient:
     return BlockingClient(url, connect_timeout=CONNECT_TIMEOUT)
 
 
+def announce(text: str, *, bold: bool = False, colour: str | None = None) -> None:
+    """A line for a person, beside the log."""
+    typer.secho(text, bold=bold, fg=colour, err=True)
+
+
 def complain(text: str) -> None:
     """Say what went wrong."""
-    errors.print("error:", style="bold red", end=" ")
-    errors.print(text, markup=False)
+    typer.secho("error:", bold=True, fg="red", nl=False, err=True)
+    typer.echo(f" {text}", err=True)
 
 
 def print_json(value: Any) -> None:
@@ -48,25 +65,29 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     """A table, or one sentence if it would be empty."""
     lines = [["" if cell is None else str(cell) for cell in row] for row in rows]
     if not lines:
-        console.print(empty, style="dim", markup=False)
+        say(empty)
         return
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == "id")  # an id is there to be copied
     for line in lines:
         table.add_row(*(cell.replace("[", r"\[") for cell in line))
-    console.print(table)
+    console().print(table)
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Names and values, those without a value left out."""
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in pairs:
         if value not in (None, "", ()):
             table.add_row(name, str(value).replace("[", r"\["))
-    console.print(table)
+    console().print(table)
 
 
 def moment(seconds: float | None) -> str | None:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from fastworker.cli.output import AsJson, Url, connect, console, moment, print_json, print_table
+from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_table, say
 from fastworker.cli.submit import parse_arguments
 from fastworker.views import Firing, ScheduleView
 
@@ -101,7 +101,7 @@ def add(
     if as_json:
         print_json({"name": name, "answer": answer, "next": view.next})
     else:
-        console.print(f"{answer}: {view.words}; next: {_next(view) or 'never'}", markup=False)
+        say(f"{answer}: {view.words}; next: {_next(view) or 'never'}")
 
 
 @schedule.command("pause")
@@ -140,4 +140,4 @@ def _say(as_json: bool, data: dict[str, str], words: str) -> None:
     if as_json:
         print_json(data)
     else:
-        console.print(words, markup=False)
+        say(words)

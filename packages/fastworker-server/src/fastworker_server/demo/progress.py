@@ -21,7 +21,7 @@ class Progress:
             rich_progress.TextColumn("{task.fields[rate]:>5.0f}/s"),
             rich_progress.TextColumn("{task.fields[failed]} failed"),
             rich_progress.TimeElapsedColumn(),
-            console=console,
+            console=console(),
             disable=not enabled,
         )
         self._task = self._bar.add_task("", total=total, failed=0, rate=0.0)

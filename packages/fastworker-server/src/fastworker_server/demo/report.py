@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastworker.cli.output import console, print_json
+from fastworker.cli.output import print_json, say
 from fastworker_server.demo.run import FailedFile, Figures
 from fastworker_server.demo.tasks import MeasuredFunction, MeasuredModule, measure_module
 
@@ -88,13 +88,12 @@ def _print_totals(figures: Figures) -> None:
     modules = figures.measured
     lines, functions = sum(m.lines for m in modules), sum(m.functions for m in modules)
     classes = sum(m.classes for m in modules)
-    console.print(
+    say(
         f"\nThe standard library of Python {platform.python_version()}: {len(modules):,} files parsed, "
         f"{lines:,} lines, {functions:,} functions, {classes:,} classes; {len(figures.failed)} files failed.",
-        markup=False,
     )
     for problem in figures.missing:
-        console.print(f"MISSING: {problem}", style="bold red", markup=False)
+        say(f"MISSING: {problem}", bold=True, colour="red")
 
 
 def _print_longest(figures: Figures) -> None:
@@ -140,19 +139,19 @@ def _print_next(figures: Figures) -> None:
     command = command_name()
     file = figures.measured[0].file if figures.measured else __file__
     _title("What to type next")
-    console.print("Start a control plane that stays, with the task of this demo:")
+    say("Start a control plane that stays, with the task of this demo:")
     _command(f"{command} start {measure_module.__module__}")
-    console.print("Then, in a second terminal:")
+    say("Then, in a second terminal:")
     _command(f"{command} submit {measure_module.name} --args '[\"{file}\"]'")
     _command(f"{command} list")
     _command(f"{command} workers")
-    console.print("For a task of your own, put this in tasks.py; `start` without a module finds it:")
+    say("For a task of your own, put this in tasks.py; `start` without a module finds it:")
     for line in _OWN_TASK.splitlines():
         _command(line)
 
 
 def _title(text: str) -> None:
-    console.print(f"\n{text}", style="bold", markup=False)
+    say(f"\n{text}", bold=True)
 
 
 def _rows(rows: Sequence[Sequence[str]]) -> None:
@@ -160,11 +159,11 @@ def _rows(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        console.print("  " + "  ".join([*cells, row[-1]]), markup=False)
+        say("  " + "  ".join([*cells, row[-1]]))
 
 
 def _command(text: str) -> None:
-    console.print(f"    {text}", style="cyan", markup=False)
+    say(f"    {text}", colour="cyan")
 
 
 def command_name() -> str:
