@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.waiting import Promised
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +24,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         only_full = [item for item in items if item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=only_full)
         items[:] = [item for item in items if item not in only_full]
+
+
+@pytest.fixture(scope="session")
+def promised(request: pytest.FixtureRequest) -> Promised:
+    """How many seconds something may take: as promised with `--full`, on a quiet machine; else only not for ever."""
+    return (lambda seconds: seconds) if request.config.getoption("--full") else (lambda seconds: 20 * seconds)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from fastworker.errors import StoreInUse
 from fastworker.integrations.fastapi import FastWorkerClient, FastWorkerMiddleware
 from tests.fastapi.web import WebServer
 from tests.support.cluster import Cluster
-from tests.support.waiting import until
+from tests.support.waiting import Promised, until
 
 TAKEOVER_WITHIN = 3.0
 
@@ -67,7 +67,9 @@ def test_an_application_alone_runs_its_tasks_and_keeps_them_over_a_restart(clust
 
 
 @pytest.mark.timeout(180)
-def test_four_processes_share_one_and_another_takes_over_when_it_is_killed(cluster: Cluster) -> None:
+def test_four_processes_share_one_and_another_takes_over_when_it_is_killed(
+    cluster: Cluster, promised: Promised
+) -> None:
     web = WebServer(cluster, WEB, "--workers", "4")
     with web.client() as http:
         until(lambda: web.program.log.count("Application startup complete") == 4, 30, "four processes")
@@ -82,7 +84,7 @@ def test_four_processes_share_one_and_another_takes_over_when_it_is_killed(clust
         accepted += [http.post(f"/work/after-{n}").json()["id"] for n in range(50)]
         for task_id in accepted:
             await_success(web, task_id)
-    assert took < TAKEOVER_WITHIN
+    assert took < promised(TAKEOVER_WITHIN)
     assert successor in {child.pid for child in web.program.children()} - {serving}
     assert web.program.log.count(" serves at ipc://") - web.program.log.count("another process serves") == 2
 

@@ -16,6 +16,7 @@ import pytest
 from fastworker import Client, TaskCancelled, TaskCrashed, TaskFailed, TaskHandle, TaskTimeout
 from fastworker.lifecycle import State
 from tests.support.cluster import Cluster
+from tests.support.waiting import Promised
 from tests.worker import process_tasks
 
 MORE = """
@@ -115,7 +116,7 @@ async def test_tasks_that_take_their_process_down_fail_by_themselves(client: Cli
     assert {(await handle.info()).attempt for handle in fine[-200:]} == {1}
 
 
-async def test_a_thousand_coroutines_sleep_side_by_side(team: Cluster) -> None:
+async def test_a_thousand_coroutines_sleep_side_by_side(team: Cluster, promised: Promised) -> None:
     worker = team.worker("--concurrency", "1000", name="wide")
     async with Client(team.url) as client:
         await client.pause(name="doze")
@@ -126,15 +127,15 @@ async def test_a_thousand_coroutines_sleep_side_by_side(team: Cluster) -> None:
             await handle.result()
         took = time.monotonic() - began
     assert worker.terminate() == 0
-    assert took < 3, f"{took:.2f} s"
+    assert took < promised(3), f"{took:.2f} s"
 
 
-async def test_what_computes_in_a_process_does_not_delay_the_event_loop(client: Client) -> None:
+async def test_what_computes_in_a_process_does_not_delay_the_event_loop(client: Client, promised: Promised) -> None:
     await (await client.submit("compute", [0.0])).result()
     busy = await client.submit("compute", [3.0])
     late = await (await client.submit("heartbeat", [150])).result()
     assert not await is_ended(busy)
-    assert late < 0.1, f"{late * 1000:.0f} ms"
+    assert late < promised(0.1), f"{late * 1000:.0f} ms"
     await busy.result()
 
 
@@ -142,19 +143,21 @@ async def is_ended(handle: TaskHandle[object]) -> bool:
     return (await handle.info()).finished_at is not None
 
 
-async def test_the_hard_limit_kills_within_half_a_second_and_the_slot_works_again_within_one(client: Client) -> None:
+async def test_the_hard_limit_kills_within_half_a_second_and_the_slot_works_again_within_one(
+    client: Client, promised: Promised
+) -> None:
     await (await client.submit("process_noop")).result()
     for _ in range(3):
-        handle = await client.submit("process_deaf", [20.0], timeout=0.1, hard_timeout=0.5)
+        handle = await client.submit("process_deaf", [60.0], timeout=0.1, hard_timeout=0.5)
         with pytest.raises(TaskTimeout, match=r"hard_timeout of 0\.5 s"):
             await handle.result()
         info = await handle.info()
         assert info.started_at is not None
         assert info.finished_at is not None
-        assert info.finished_at - info.started_at < 1.0
+        assert info.finished_at - info.started_at < 0.5 + promised(0.5)
         again = time.monotonic()
         await (await client.submit("process_noop")).result()
-        assert time.monotonic() - again < 1.0
+        assert time.monotonic() - again < promised(1.0)
 
 
 async def test_the_soft_limit_can_be_caught(client: Client) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 POLL_EVERY = 0.02
+Promised = Callable[[float], float]
+"""See the fixture `promised`."""
 
 
 def until[T](condition: Callable[[], T], deadline: float = 15.0, what: str = "the condition") -> T:
