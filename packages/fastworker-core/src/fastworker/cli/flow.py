@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from fastworker.cli.inspect import TaskId, print_tasks
-from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_table, say
+from fastworker.cli.inspect import TASK_COLUMNS, TaskId, task_row
+from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_list, print_table, say
 from fastworker.errors import ConfigurationError
+from fastworker.found import FailureGroup
+from fastworker.views import LimitsView, WorkflowNode
 
 
 def limits(url: Url = None, as_json: AsJson = False) -> None:
     """List the task names with a rate or concurrency limit."""
     with connect(url) as client:
         views = client.limits()
-    if as_json:
-        print_json(views)
-        return
-    rows = [
-        (
-            view.name,
-            ", ".join(map(str, view.rates)),
-            view.max_concurrency,
-            "run time" if view.set_by_client else "@task",
-        )
-        for view in views
-    ]
-    print_table(("name", "rates", "at once", "set by"), rows, "nothing is limited. Limit it: fastworker limit NAME")
+    columns = ("name", "rates", "at once", "set by")
+    print_list(views, as_json, columns, _limits_row, "nothing is limited. Limit it: fastworker limit NAME")
+
+
+def _limits_row(view: LimitsView) -> Sequence[object]:
+    rates = ", ".join(map(str, view.rates))
+    return view.name, rates, view.max_concurrency, "run time" if view.set_by_client else "@task"
 
 
 def limit(
@@ -53,35 +50,27 @@ def workflow(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
     """List the tasks of the workflow that a task belongs to."""
     with connect(url) as client:
         nodes = client.workflow(task_id)
-    if as_json:
-        print_json(nodes)
-        return
     numbers = {node.id: number for number, node in enumerate(nodes, 1)}
-    rows = [
-        (
-            numbers[node.id],
-            node.id,
-            node.name,
-            node.state,
-            " ".join(str(numbers.get(need, need)) for need in node.needs),
-        )
-        for node in nodes
-    ]
-    print_table(("#", "id", "name", "state", "needs"), rows, "it belongs to none")
+
+    def row(node: WorkflowNode) -> Sequence[object]:
+        needs = " ".join(str(numbers.get(need, need)) for need in node.needs)
+        return numbers[node.id], node.id, node.name, node.state, needs
+
+    print_list(nodes, as_json, ("#", "id", "name", "state", "needs"), row, "it belongs to none")
 
 
 def failures(url: Url = None, as_json: AsJson = False) -> None:
     """List failed tasks in groups of the same name, exception and place."""
     with connect(url) as client:
         groups = client.failures()
-    if as_json:
-        print_json(groups)
-        return
-    rows = [(group.count, group.name, group.type, group.place, moment(group.latest_at)) for group in groups]
     columns = ("count", "name", "exception", "place", "latest")
-    print_table(columns, rows, "nothing has failed")
-    if groups:
+    print_list(groups, as_json, columns, _failures_row, "nothing has failed")
+    if groups and not as_json:
         say(f"try: fastworker bulk retry 'state:failed name:{groups[0].name}'")
+
+
+def _failures_row(group: FailureGroup) -> Sequence[object]:
+    return group.count, group.name, group.type, group.place, moment(group.latest_at)
 
 
 def search(
@@ -97,6 +86,6 @@ def search(
     if as_json:
         print_json(page)
         return
-    print_tasks(page.tasks, "no task fits")
+    print_table(TASK_COLUMNS, map(task_row, page.tasks), "no task fits")
     if page.next is not None:
         say(f"the next page: --before {page.next}")

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_pairs, print_table, say
+from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_list, print_pairs, say
 from fastworker.errors import ConfigurationError
 from fastworker.lifecycle import State
 from fastworker.tasks import TaskInfo
+from fastworker.views import LaneView, WorkerView
 
 TaskId = Annotated[str, typer.Argument(help="The task id.")]
 
@@ -88,66 +89,48 @@ def list_tasks(
         raise ConfigurationError(f"--state {state!r}: use one of {', '.join(s for s in State if s is not State.NEW)}")
     with connect(url) as client:
         tasks = client.list(state=state, name=name, queue=queue, limit=limit, before=before)
-    if as_json:
-        print_json(tasks)
-        return
-    print_tasks(tasks, "no tasks. Submit one: fastworker submit NAME --args JSON")
+    print_list(tasks, as_json, TASK_COLUMNS, task_row, "no tasks. Submit one: fastworker submit NAME --args JSON")
 
 
-def print_tasks(tasks: Sequence[TaskInfo], empty: str) -> None:
-    """Tasks as a table."""
-    rows = [
-        (task.seq, task.id, task.name, task.state, task.priority, task.attempt, moment(task.submitted_at), task.worker)
-        for task in tasks
-    ]
-    print_table(("#", "id", "name", "state", "priority", "attempt", "submitted", "worker"), rows, empty)
+TASK_COLUMNS = ("#", "id", "name", "state", "priority", "attempt", "submitted", "worker")
+
+
+def task_row(task: TaskInfo) -> Sequence[object]:
+    """A task as a row of a table."""
+    submitted = moment(task.submitted_at)
+    return task.seq, task.id, task.name, task.state, task.priority, task.attempt, submitted, task.worker
 
 
 def workers(url: Url = None, as_json: AsJson = False) -> None:
     """List the connected workers."""
     with connect(url) as client:
         views = client.workers()
-    if as_json:
-        print_json(views)
-        return
-    rows = [
-        (
-            view.name,
-            "own" if view.own else "",
-            f"{view.assigned}/{view.slots}",
-            view.finished,
-            view.failed,
-            "paused" if view.paused else "" if view.connected else "away",
-            f"{view.silent_for:.0f} s ago",
-            view.release,
-        )
-        for view in views
-    ]
     columns = ("worker", "", "tasks", "finished", "failed", "state", "heard", "release")
-    print_table(columns, rows, "no worker is connected. Start one: fastworker worker start MODULE")
+    empty = "no worker is connected. Start one: fastworker worker start MODULE"
+    print_list(views, as_json, columns, _worker_row, empty)
+
+
+def _worker_row(view: WorkerView) -> Sequence[object]:
+    return (
+        view.name,
+        "own" if view.own else "",
+        f"{view.assigned}/{view.slots}",
+        view.finished,
+        view.failed,
+        "paused" if view.paused else "" if view.connected else "away",
+        f"{view.silent_for:.0f} s ago",
+        view.release,
+    )
 
 
 def queues(url: Url = None, as_json: AsJson = False) -> None:
     """List what is queued, by queue and task name."""
     with connect(url) as client:
         lanes = client.queues()
-    if as_json:
-        print_json(lanes)
-        return
-    rows = [
-        (
-            lane.queue,
-            lane.name,
-            lane.key,
-            sum(lane.queued.values()),
-            _by_priority(lane.queued),
-            moment(lane.oldest),
-            lane.held,
-        )
-        for lane in lanes
-    ]
-    print_table(("queue", "name", "key", "queued", "by priority", "oldest", "held"), rows, "nothing is queued")
+    columns = ("queue", "name", "key", "queued", "by priority", "oldest", "held")
+    print_list(lanes, as_json, columns, _lane_row, "nothing is queued")
 
 
-def _by_priority(queued: dict[str, int]) -> str:
-    return ", ".join(f"{priority} {count}" for priority, count in queued.items())
+def _lane_row(lane: LaneView) -> Sequence[object]:
+    by_priority = ", ".join(f"{priority} {count}" for priority, count in lane.queued.items())
+    return lane.queue, lane.name, lane.key, sum(lane.queued.values()), by_priority, moment(lane.oldest), lane.held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +75,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     for line in lines:
         table.add_row(*(cell.replace("[", r"\[") for cell in line))
     console().print(table)
+
+
+def print_list[T](
+    things: Sequence[T], as_json: bool, columns: Sequence[str], row: Callable[[T], Sequence[object]], empty: str
+) -> None:
+    """Things as JSON, or as a table with a row for each."""
+    if as_json:
+        print_json(things)
+    else:
+        print_table(columns, map(row, things), empty)
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
