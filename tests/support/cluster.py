@@ -20,6 +20,7 @@ from typing import Any, Self
 import psutil
 
 from fastworker import BlockingClient
+from tests.support.forked import Forked, can_be_forked
 from tests.support.journal import VARIABLE, Journal
 from tests.support.waiting import until
 
@@ -47,13 +48,10 @@ class Finished:
 class Program:
     """A process of a cluster that goes on until it is told to end."""
 
-    def __init__(self, words: Sequence[str], folder: Path, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Forked, log: Path) -> None:
+        self.process = process
         self.log_path = log
-        with log.open("ab") as file:
-            self.process = subprocess.Popen(
-                words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-            )
-        self.pid = self.process.pid
+        self.pid = process.pid
 
     @property
     def log(self) -> str:
@@ -147,18 +145,49 @@ class Cluster:
 
     def program(self, name: str, *words: str, **environment: str) -> Program:
         """Start a `fastworker` command that goes on; `name` names its log."""
-        return self.launch(name, [str(COMMAND), *words], **environment)
+        if not can_be_forked(environment):
+            return self.launch(name, [str(COMMAND), *words], **environment)
+        log = self._log(name)
+        return self._started(Forked(words, self.folder, self.environment | environment, log, log), log)
 
     def launch(self, name: str, words: Sequence[str], **environment: str) -> Program:
         """Start any program that goes on."""
+        log = self._log(name)
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                words,
+                cwd=self.folder,
+                env=self.environment | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+        return self._started(process, log)
+
+    def _log(self, name: str) -> Path:
         log = self.folder / f"{name}-{len(self.programs)}.log"
-        program = Program(words, self.folder, self.environment | environment, log)
+        log.touch()
+        return log
+
+    def _started(self, process: subprocess.Popen[bytes] | Forked, log: Path) -> Program:
+        program = Program(process, log)
         self.programs.append(program)
         return program
 
     def run(self, *words: str, timeout: float = 60.0, **environment: str) -> Finished:
         """Run a `fastworker` command to its end."""
-        return self.execute([str(COMMAND), *words], timeout, **environment)
+        if not can_be_forked(environment):
+            return self.execute([str(COMMAND), *words], timeout, **environment)
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            command = Forked(words, self.folder, self.environment | environment, out, err)
+            try:
+                code = command.wait(timeout)
+            finally:
+                command.kill()
+            seconds = time.monotonic() - began
+            return Finished(code, out.read_text(), err.read_text(), seconds)
 
     def script(self, text: str, *arguments: str, timeout: float = 60.0, **environment: str) -> Finished:
         """Run a Python program in the folder, where `import tasks` works."""
