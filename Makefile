@@ -17,10 +17,10 @@ demo: ## See it run: a control plane, workers and tasks on this machine
 	$(uv) run fastworker demo
 
 .PHONY: test
-test: ## Run the tests: all that can run side by side, those in a browser, and those that measure time
-	$(uv) run pytest -n 2 --dist loadfile --ignore tests/chaos --ignore tests/browser
+test: ## Run the tests: all that can run side by side, those in a browser, and those that need the machine for themselves
+	$(uv) run pytest -n 3 --dist loadfile -m "not wheels and not calm" --ignore tests/browser
 	$(uv) run pytest -n 2 --dist loadfile tests/browser
-	$(uv) run pytest tests/chaos
+	$(uv) run pytest -m calm tests/chaos
 
 .PHONY: check
 check: lint types layers test ## All that a change must pass: lint, types, layers, test

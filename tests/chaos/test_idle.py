@@ -6,10 +6,13 @@ import sys
 import time
 
 import psutil
+import pytest
 
 from tests.chaos.conftest import Figures
 from tests.support.cluster import Cluster, Program
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.calm
 
 MOST = 0.01
 """Of one core, all processes together."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 import time
 
+import pytest
+
 from fastworker import Priority
 from tests.chaos.conftest import Figures
 from tests.support.cluster import Cluster
+
+pytestmark = pytest.mark.calm
 
 LONGEST_OVERTAKING = 0.050
 """Seconds for which a task may have been queued while a worse one is started."""
