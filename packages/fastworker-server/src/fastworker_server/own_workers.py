@@ -13,7 +13,6 @@ from typing import Protocol
 from fastworker.addresses import local_url
 from fastworker.settings import Settings
 from fastworker_server.control_plane import ControlPlane
-from fastworker_server.reloading import ReloadingWorker
 from fastworker_worker.command import child_command, recycle_of
 from fastworker_worker.modules import import_modules
 from fastworker_worker.supervisor import Supervisor
@@ -87,6 +86,8 @@ def own_workers(
         return InProcess(url, settings)
     socket = own_address(control_plane)
     if reload:
+        from fastworker_server.reloading import ReloadingWorker  # for development only: what it imports is large
+
         return ReloadingWorker(control_plane, modules, socket, log_level, Path.cwd())
 
     def command(number: int) -> list[str]:

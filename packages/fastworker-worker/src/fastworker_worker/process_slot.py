@@ -15,8 +15,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import IO, Final, Protocol
 
-import psutil
-
 from fastworker.protocol import Outcome
 from fastworker.tasks import ErrorInfo
 from fastworker_worker.executor import Execution
@@ -162,6 +160,8 @@ class ProcessSlot:
         """Bytes that the process holds now; 0 if that can't be told."""
         if self.process is None:
             return 0
+        import psutil  # few tasks run in processes of their own, and it takes long to import
+
         try:
             return int(psutil.Process(self.process.pid).memory_info().rss)
         except psutil.Error:
