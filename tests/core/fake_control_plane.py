@@ -23,9 +23,8 @@ class FakeControlPlane:
         frames: how many frames came.
     """
 
-    def __init__(self, url: str, key: bytes | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.key = key
         self.welcomes = True
         self.records = True
         self.drop: list[Token] = []
@@ -46,7 +45,7 @@ class FakeControlPlane:
         """Listen."""
         self._listener = Listener(self._loop)
         self._listener.open(self._received, self.pipes.append, self._disconnected, self._flush)
-        self._listener.listen(self.url, self.key)
+        self._listener.listen(self.url)
         return self
 
     def stop(self) -> None:

@@ -1,10 +1,9 @@
-"""Where a control plane is, who may enter, and the key that opens it."""
+"""Where a control plane is, and who may enter."""
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,12 @@ from fastworker.addresses import (
     DEFAULT_TCP,
     candidates,
     checked,
-    cluster_key,
-    key_for,
-    key_path,
     listening_addresses,
     local_url,
     runtime_directory,
 )
 from fastworker.errors import ConfigurationError
-from fastworker.settings import Settings, load_settings
-
-KEY = "5f" * 32
+from fastworker.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -146,91 +140,3 @@ def test_a_client_looks_where_it_is_told_then_in_the_settings_then_at_the_users_
     assert candidates("a:1", settings) == [("tls+tcp://a:1", "given")]
     assert candidates(None, settings) == [("tcp://b:1", "FASTWORKER_URL or [tool.fastworker] url")]
     assert candidates(None, load_settings()) == [(local_url(), "this user's socket on this host")]
-
-
-# ---- the key -------------------------------------------------------------------------------------------------
-
-
-def no_key() -> Settings:
-    return load_settings()
-
-
-def test_a_key_is_made_at_first_need_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        key = cluster_key(no_key(), make=True)
-    finally:
-        os.umask(before)
-    assert key_path() == tmp_path / "config" / "fastworker" / "key"
-    assert mode_of(key_path()) == 0o600
-    assert mode_of(key_path().parent) == 0o700
-    assert len(key) == 32
-    assert cluster_key(no_key()) == key == cluster_key(no_key(), make=True)
-
-
-def test_two_control_planes_that_start_together_make_one_key() -> None:
-    keys: list[bytes] = []
-    at_once = threading.Barrier(8)
-
-    def start() -> None:
-        at_once.wait(10)
-        keys.append(cluster_key(no_key(), make=True))
-
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert len(keys) == 8
-    assert len(set(keys)) == 1
-    assert [path.name for path in key_path().parent.iterdir()] == ["key"]
-
-
-def test_a_key_is_never_made_for_a_client() -> None:
-    with pytest.raises(ConfigurationError, match=r"there is no cluster key: copy .* or set FASTWORKER_KEY"):
-        cluster_key(no_key())
-    assert not key_path().exists()
-
-
-def test_the_argument_goes_before_the_environment_and_that_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    in_file = cluster_key(no_key(), make=True)
-    monkeypatch.setenv("FASTWORKER_KEY", "11" * 32)
-    assert cluster_key(load_settings(), given="22" * 32) == b"\x22" * 32
-    assert cluster_key(load_settings()) == b"\x11" * 32
-    monkeypatch.delenv("FASTWORKER_KEY")
-    assert cluster_key(load_settings()) == in_file
-
-
-def test_a_key_that_was_given_is_not_written_anywhere() -> None:
-    assert cluster_key(no_key(), given=KEY, make=True) == bytes.fromhex(KEY)
-    assert not key_path().exists()
-
-
-@pytest.mark.parametrize("key", ["5f", "5f" * 31, "5f" * 33, "zz" * 32, "5", "schlüssel"])
-def test_a_bad_key_is_refused_and_not_repeated(key: str) -> None:
-    with pytest.raises(ConfigurationError, match="must be 64 hexadecimal digits") as caught:
-        cluster_key(no_key(), given=key)
-    assert key not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"not a key", b"\xff\xfe" * 32, b"5f" * 31])
-def test_a_key_file_that_is_damaged_is_refused(content: bytes) -> None:
-    key_path().parent.mkdir(parents=True)
-    key_path().write_bytes(content)
-    key_path().chmod(0o600)
-    with pytest.raises(ConfigurationError, match="must be 64 hexadecimal digits"):
-        cluster_key(no_key(), make=True)
-
-
-def test_only_encrypted_addresses_need_a_key() -> None:
-    assert key_for("ipc:///tmp/a", no_key()) is None
-    assert key_for("inproc://a", no_key()) is None
-    assert key_for("tcp://a:1", no_key()) is None
-    assert key_for("tls+tcp://a:1", no_key(), KEY) == bytes.fromhex(KEY)
-
-
-def test_a_key_file_that_others_can_read_is_refused() -> None:
-    cluster_key(load_settings(), make=True)
-    key_path().chmod(0o644)
-    with pytest.raises(ConfigurationError, match="chmod 600"):
-        cluster_key(load_settings())

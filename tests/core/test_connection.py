@@ -12,11 +12,13 @@ import pytest
 from fastworker.connection import Connection, refusal
 from fastworker.errors import (
     ConnectionFailed,
+    NotAllowed,
     PayloadTooLarge,
     ProtocolMismatch,
     UnknownTask,
 )
 from fastworker.errors import Refused as RefusedError
+from fastworker.keys import Key
 from fastworker.protocol import (
     PROTOCOL_VERSION,
     Answer,
@@ -39,7 +41,7 @@ from tests.core.fake_control_plane import FakeControlPlane
 class Client:
     """A connection, and all that came through it."""
 
-    def __init__(self, url: str, key: bytes | None = None) -> None:
+    def __init__(self, url: str, key: Key | None = None) -> None:
         self.got: list[Message] = []
         self.welcomes: list[Welcome] = []
         self.at_welcome: Callable[[], None] = lambda: None
@@ -287,7 +289,7 @@ async def test_a_refusal_of_a_request_goes_to_who_asked(plane: FakeControlPlane,
         ("too-large", PayloadTooLarge),
         ("malformed", RefusedError),
         ("failed", RefusedError),
-        ("not-allowed", RefusedError),
+        ("not-allowed", NotAllowed),
     ],
 )
 def test_each_code_has_its_error(code: RefusalCode, error: type[Exception]) -> None:

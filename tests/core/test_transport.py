@@ -25,13 +25,14 @@ import pytest
 from fastworker import transport
 from fastworker.connection import Connection
 from fastworker.errors import AddressInUse, ConfigurationError, ForkError
+from fastworker.keys import Key
 from fastworker.protocol import MAX_FRAME_BYTES, Frame, Hello, Message, Refused, Welcome, decode, encode
 from fastworker.session import WINDOW
 from fastworker.transport import BUFFERED_MESSAGES, HEADER_BYTES, REQUEST_ID, Dialer, Listener
 from tests.core.eventually import eventually, for_a_while
 
-KEY = bytes(range(32))
-OTHER_KEY = bytes(32)
+KEY = Key("client", bytes(range(32)))
+OTHER_KEY = Key("client", bytes(32))
 
 
 class End:
@@ -71,13 +72,13 @@ class Net:
         self.folder = folder
         self.ends: list[End] = []
 
-    def listener(self, *urls: str, key: bytes | None = None, **options: Any) -> End:
+    def listener(self, *urls: str, key: Key | None = None, **options: Any) -> End:
         end = self._end(Listener(asyncio.get_running_loop(), **options))
         for url in urls:
-            end.socket.listen(url, key if url.startswith("tls") else None)  # type: ignore[union-attr]
+            end.socket.listen(url, [key] if key and url.startswith("tls") else [])  # type: ignore[union-attr]
         return end
 
-    def dialer(self, url: str, key: bytes | None = None, **options: Any) -> End:
+    def dialer(self, url: str, key: Key | None = None, **options: Any) -> End:
         end = self._end(Dialer(asyncio.get_running_loop(), **options))
         end.socket.dial(url, key)  # type: ignore[union-attr]
         return end

@@ -6,10 +6,11 @@ noticed by each end at its own time; and what had arrived before the break may b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from fastworker.keys import Key
 from tests.simulation.world import Process, VirtualLoop, World
 
 OnMessage = Callable[[int, bytes], None]
@@ -137,7 +138,7 @@ class SimListener:
         self._on_message, self._on_connect = on_message, on_connect
         self._on_disconnect, self._on_turn = on_disconnect, on_turn
 
-    def listen(self, url: str, key: bytes | None = None) -> None:
+    def listen(self, url: str, keys: Sequence[Key] = ()) -> None:
         self.listening = True
         self.network.listener = self
 
@@ -147,6 +148,12 @@ class SimListener:
 
     def peer_uid(self, pipe: int) -> int | None:
         return None
+
+    def is_locked(self, pipe: int) -> bool:
+        return False
+
+    def refused(self) -> int:
+        return 0
 
     def disconnect(self, pipe: int) -> None:
         if pipe in self.pipes:
@@ -206,7 +213,7 @@ class SimDialer:
         self._on_message, self._on_connect = on_message, on_connect
         self._on_disconnect, self._on_turn = on_disconnect, on_turn
 
-    def dial(self, url: str, key: bytes | None = None) -> None:
+    def dial(self, url: str, key: Key | None = None) -> None:
         self._try_later(0.0)
 
     def send(self, body: bytes) -> bool:

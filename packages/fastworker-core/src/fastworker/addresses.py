@@ -1,14 +1,12 @@
-"""Where the control plane listens, and the key that opens it to the network.
+"""Where the control plane listens.
 
 On one host everything goes through `ipc://` in a directory that only the user can enter. Every TCP address is
-TLS with the cluster key as pre-shared key, unless plain `tcp://` was asked for and allowed.
+TLS with a key (`fastworker.keys`), unless plain `tcp://` was asked for and allowed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +16,6 @@ from typing import Final
 from fastworker.errors import ConfigurationError
 from fastworker.settings import Settings
 
-KEY_BYTES: Final = 32
 LONGEST_SOCKET_PATH: Final = 107
 """`sun_path` of unix(7) has 108 bytes, with the closing zero."""
 DEFAULT_TCP: Final = "tls+tcp://127.0.0.1:5555"
@@ -66,6 +63,16 @@ def checked(url: str) -> str:
     return url
 
 
+def is_encrypted(url: str) -> bool:
+    """Whether an address needs a key."""
+    return url.startswith("tls+tcp://")
+
+
+def is_insecure(url: str) -> bool:
+    """Whether everybody who can reach an address may use it, and whoever is on the way can read along."""
+    return url.startswith("tcp://")
+
+
 def listening_addresses(settings: Settings) -> list[str]:
     """Where a control plane is to listen: as said, and at the user's socket unless another socket was named.
 
@@ -74,7 +81,7 @@ def listening_addresses(settings: Settings) -> list[str]:
     """
     said = [checked(url) for url in settings.listen]
     for url in said:
-        if url.startswith("tcp://") and not settings.insecure:
+        if is_insecure(url) and not settings.insecure:
             raise ConfigurationError(
                 f"{url} would be open to everybody who can reach it: use tls+tcp://, or allow it with --insecure"
             )
@@ -90,61 +97,3 @@ def candidates(url: str | None, settings: Settings) -> Sequence[tuple[str, str]]
     if settings.url:
         return [(checked(settings.url), "FASTWORKER_URL or [tool.fastworker] url")]
     return [(local_url(), "this user's socket on this host")]
-
-
-def key_path() -> Path:
-    """Where the cluster key is kept."""
-    return Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "fastworker" / "key"
-
-
-def cluster_key(settings: Settings, given: str | None = None, *, make: bool = False) -> bytes:
-    """The cluster key: 32 bytes, from the argument, `FASTWORKER_KEY`, or the key file.
-
-    Args:
-        settings: hold the key of the environment.
-        given: 64 hexadecimal digits.
-        make: write a new key file if there is no key at all.
-
-    Raises:
-        ConfigurationError: there is no key, or it has not the right form.
-    """
-    path = key_path()
-    said = given or (settings.key.get_secret_value() if settings.key else None)
-    if said is None and make and not path.exists():
-        _make_key(path)
-    if said is None and not path.exists():
-        raise ConfigurationError(
-            f"there is no cluster key: copy {path} from the control plane's host, or set FASTWORKER_KEY"
-        )
-    try:
-        key = bytes.fromhex(said if said is not None else _read_secret(path))
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise ConfigurationError(f"the cluster key must be {2 * KEY_BYTES} hexadecimal digits")
-    return key
-
-
-def _read_secret(path: Path) -> str:
-    """The text of a file that nobody else may read."""
-    if hasattr(os, "getuid") and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise ConfigurationError(
-            f"{path} can be read by others: run `chmod 600 {path}`, and make a new key if in doubt"
-        )
-    return path.read_text()
-
-
-def key_for(url: str, settings: Settings, given: str | None = None, *, make: bool = False) -> bytes | None:
-    """The cluster key if the address needs one."""
-    return cluster_key(settings, given, make=make) if url.startswith("tls+tcp://") else None
-
-
-def _make_key(path: Path) -> None:
-    """Write a new key, whole or not at all: of several processes that need one at once, one makes it."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"key-{secrets.token_hex(8)}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
-    with contextlib.suppress(FileExistsError):  # another process was faster: its key counts
-        os.link(draft, path)
-    draft.unlink()

@@ -15,7 +15,7 @@ from itertools import repeat
 from typing import Any, Self, Unpack
 
 from fastworker import current
-from fastworker.addresses import candidates, key_for
+from fastworker.addresses import candidates
 from fastworker.client_schedules import ScheduleCalls
 from fastworker.codec import Signature
 from fastworker.connection import Connection, refusal
@@ -24,6 +24,7 @@ from fastworker.errors import ConnectionFailed, NoControlPlane, PayloadTooLarge,
 from fastworker.events import Events, Follower
 from fastworker.function import AnyTaskFunction
 from fastworker.handle import TaskHandle
+from fastworker.key_file import key_for
 from fastworker.legacy import LegacyCalls, call_options
 from fastworker.lifecycle import State
 from fastworker.live import Listening, Live
@@ -69,8 +70,11 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
 
     Args:
         url: where the control plane is; default: `FASTWORKER_URL`, then this user's socket on this host.
-        key: the cluster key in hexadecimal, where the address needs one.
+        key: the cluster key or a role's as text, where the address needs one.
         connect_timeout: seconds to look for the control plane; default 10.
+
+    Attributes:
+        insecure: the control plane listens without encryption too.
     """
 
     def __init__(self, url: str | None = None, key: str | None = None, *, connect_timeout: float | None = None) -> None:
@@ -85,6 +89,7 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         self._followers: list[Follower] = []
         self._live: dict[str, list[Live]] = {}
         self._connection: Connection | None = None
+        self.insecure = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -355,8 +360,9 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
     def _hello(self) -> Hello:
         return Hello("client", PROTOCOL_VERSION, _process_name(), platform.node(), os.getpid(), RELEASE)
 
-    def _welcomed(self, _: Welcome) -> None:
+    def _welcomed(self, welcome: Welcome) -> None:
         """A session has begun: say again what an earlier control plane may not have kept."""
+        self.insecure = bool(welcome.insecure)
         if self._connection is None:
             return
         for message, _accepted in self._submits.values():

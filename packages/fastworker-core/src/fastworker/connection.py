@@ -6,18 +6,23 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from fastworker.addresses import is_insecure
 from fastworker.errors import ForkError, ProtocolMismatch
+from fastworker.keys import Key
 from fastworker.protocol import (
     Batch,
+    Challenge,
     Frame,
     FromPeer,
     Goodbye,
     Hello,
     MalformedFrame,
     Message,
+    Proof,
     Refused,
     Welcome,
     decode,
+    encode,
 )
 from fastworker.session import NEVER, Session
 from fastworker.transport import Dialer, PipeId, refuse_if_forked
@@ -30,7 +35,7 @@ class Connection:
 
     Args:
         url: where the control plane listens.
-        key: the cluster key, where the address needs one.
+        key: the key of a role, where the address needs one.
         hello: makes the first message of each session.
         on_message: gets each message, in the event loop.
         on_welcome: is called when a session has begun; whatever the control plane must know is to be said again.
@@ -39,7 +44,7 @@ class Connection:
     def __init__(
         self,
         url: str,
-        key: bytes | None,
+        key: Key | None,
         *,
         hello: Callable[[], Hello],
         on_message: Callable[[Message], None],
@@ -67,6 +72,8 @@ class Connection:
             TimeoutError: nobody welcomed us in time; the connection is closed.
             Refused: the control plane wants nothing to do with us.
         """
+        if is_insecure(self.url):
+            logger.warning("INSECURE: %s is plain TCP: whoever is on the way reads along, and may change it", self.url)
         self._loop = asyncio.get_running_loop()
         self._dialer = Dialer(self._loop)
         self._welcomed = self._loop.create_future()
@@ -184,6 +191,17 @@ class Connection:
     # ---- in ------------------------------------------------------------------------------------------------------
 
     def _connected(self, pipe: PipeId) -> None:
+        if self._key is None:
+            self._go_on(pipe)
+
+    def _prove(self, pipe: PipeId, challenge: Challenge, key: Key) -> None:
+        """Show that we hold the key; before, nothing that we say would be listened to."""
+        proof = Proof(key.id, key.proof(challenge.nonce))
+        self._dialer.send(encode(Frame("", 0, 0, [proof])))
+        self._go_on(pipe)
+
+    def _go_on(self, pipe: PipeId) -> None:
+        """The session goes on over this connection."""
         self._pipe = pipe
         self._here.set()
         self._session.reconnected(self._loop.time())
@@ -196,13 +214,18 @@ class Connection:
             self._pipe = None
             self._here.clear()
 
-    def _received(self, _: PipeId, body: bytes) -> None:
+    def _received(self, pipe: PipeId, body: bytes) -> None:
         try:
             frame = decode(body)
         except MalformedFrame as error:
             logger.warning("dropped a frame of the control plane that can't be read: %s", error)
             return
-        if self._closed or frame.session != self._session.id:
+        if self._closed:
+            return
+        match frame.items:
+            case [Challenge() as challenge] if self._key is not None:
+                self._prove(pipe, challenge, self._key)
+        if frame.session != self._session.id:
             return
         self._take(frame)
         if self._settled is not None and self._session.idle:
@@ -254,5 +277,7 @@ def refusal(refused: Refused) -> Exception:
             return errors.ScheduleError(refused.message)
         case "too-many-schedules":
             return errors.TooManySchedules(refused.message)
+        case "not-allowed":
+            return errors.NotAllowed(refused.message, refused.code)
         case _:
             return errors.Refused(refused.message, refused.code)

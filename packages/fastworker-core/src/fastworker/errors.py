@@ -20,6 +20,7 @@ FastWorkerError
 │   ├── ControlPlaneAway          a server's client has waited long enough; try again later
 │   ├── AddressInUse              another process listens there
 │   ├── Refused                   the control plane refused what we sent
+│   │   ├── NotAllowed            the key does not give the right to that
 │   │   └── ProtocolMismatch      it speaks another protocol version
 │   └── ForkError                 a connection was carried through a fork
 ├── TaskError                     how a task ended, raised by `result()`
@@ -138,6 +139,10 @@ class Refused(ConnectionFailed):
     def __init__(self, message: str, code: str = "refused") -> None:
         super().__init__(message)
         self.code = code
+
+
+class NotAllowed(Refused):
+    """The key of this peer does not give it the right to what it asked for; see `fastworker key`."""
 
 
 class ProtocolMismatch(Refused):

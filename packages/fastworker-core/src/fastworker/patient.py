@@ -32,7 +32,7 @@ class PatientClient(Client):
 
     Args:
         url: where the control plane is; default: `FASTWORKER_URL`, then this user's socket on this host.
-        key: the cluster key in hexadecimal, where the address needs one.
+        key: the cluster key or a role's as text, where the address needs one.
         patience: seconds that a submission or a question may take in all.
         max_waiting: how many may be under way at once; one more is refused at once.
     """

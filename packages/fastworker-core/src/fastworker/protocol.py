@@ -180,6 +180,15 @@ class Hello:
 
 
 @dataclass(slots=True)
+class Proof:
+    """The answer to a `Challenge`: that the peer holds the key of this id. `proof`: see `fastworker.keys`."""
+
+    key: str
+    proof: str
+    kind: Literal["proof"] = field(default="proof", kw_only=True)
+
+
+@dataclass(slots=True)
 class Submit:
     """Tasks to be queued, all or none. `strict`: refuse names that no worker knows."""
 
@@ -356,12 +365,24 @@ class Goodbye:
 
 
 @dataclass(slots=True)
+class Challenge:
+    """What a control plane says first to a connection that needs a key: prove that you hold it, by these bytes."""
+
+    nonce: str
+    kind: Literal["challenge"] = field(default="challenge", kw_only=True)
+
+
+@dataclass(slots=True)
 class Welcome:
-    """The answer to `Hello`. `drop` names attempts that the worker holds in vain."""
+    """The answer to `Hello`. `drop` names attempts that the worker holds in vain.
+
+    `insecure`: the control plane listens without encryption too.
+    """
 
     instance: str
     release: str
     drop: list[Token] = field(default_factory=list)
+    insecure: bool | None = None
     kind: Literal["welcome"] = field(default="welcome", kw_only=True)
 
 
@@ -451,6 +472,7 @@ class Refused:
 
 FromPeer = (
     Hello
+    | Proof
     | Submit
     | Watch
     | Cancel
@@ -466,7 +488,7 @@ FromPeer = (
     | Goodbye
 )
 FromControlPlane = (
-    Welcome | Accepted | Duplicates | Recorded | Run | Stop | Results | Notes | Answer | Changes | Refused
+    Challenge | Welcome | Accepted | Duplicates | Recorded | Run | Stop | Results | Notes | Answer | Changes | Refused
 )
 Message = FromPeer | FromControlPlane
 Batch = Watch | Accepted | Run | Stop | Handback | Asked | Results | Notes | Changes

@@ -35,10 +35,11 @@ class Settings(BaseSettings):
 
     Attributes:
         url: where the control plane is, for clients and workers.
-        key: the cluster key, 64 hexadecimal digits.
+        key: the cluster key, 64 hexadecimal digits, or the key of a role; two during a rotation.
         modules: the modules that hold task functions.
         listen: the addresses of the control plane.
         insecure: allow plain `tcp://`.
+        max_connections: connections that the control plane takes at once.
         store: `sqlite`, or `memory`.
         store_path: the folder of the store.
         sync: `normal` survives the death of any process, `full` also a loss of power.
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     )
     listen: Words = Field(default_factory=list)
     insecure: bool = False
+    max_connections: int = Field(default=10_000, ge=1)
     store: StoreKind = "sqlite"
     store_path: Path = Path(".fastworker")
     sync: Sync = "normal"

@@ -15,12 +15,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pynng  # type: ignore[import-untyped, unused-ignore]
 
 from fastworker.errors import AddressInUse, ConfigurationError, ConnectionFailed, ForkError
+from fastworker.keys import Key
 from fastworker.protocol import MAX_FRAME_BYTES
 
 PipeId = int
@@ -40,7 +41,8 @@ MESSAGES_PER_TURN: Final = 64
 """How many messages one turn of the event loop takes in before others get theirs."""
 RECONNECT_MS: Final = (50, 500)
 PAIR_LINGER: Final = 0.1
-PSK_IDENTITY: Final = b"fastworker"
+REFUSED_BY_NNG: Final = ("auth", "proto", "timeout", "disconnect", "other")
+"""NNG's counters of connections that came to a listener and did not become a pipe."""
 
 _sockets_of_this_process: set[int] = set()
 _forked_with_sockets = False
@@ -174,13 +176,16 @@ class Listener(_Socket):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_bytes: int = MAX_FRAME_BYTES) -> None:
         super().__init__(_lib.nng_rep0_open_raw, pynng.Rep0, loop, max_bytes)
+        self._listeners: list[Any] = []
+        self._locked: list[Any] = []  # those that want a key
+        self._unlocked: set[int] = set()  # the numbers of the others
 
-    def listen(self, url: str, key: bytes | None = None) -> None:
+    def listen(self, url: str, keys: Sequence[Key] = ()) -> None:
         """Listen at an address too; call after `open`.
 
         Args:
             url: `inproc://…`, `ipc://…`, `tcp://…` or `tls+tcp://…`.
-            key: the cluster key, for `tls+tcp` only.
+            keys: the role keys that open it, for `tls+tcp` only.
 
         Raises:
             AddressInUse: another process listens there.
@@ -189,10 +194,34 @@ class Listener(_Socket):
         listener = _ffi.new("nng_listener *")
         _check(url, _lib.nng_listener_create(listener, self._socket.socket, url.encode()))
         _check(url, _lib.nng_listener_set_size(listener[0], b"recv-size-max", self.max_bytes + HEADER_BYTES))
-        if key is not None:
-            config = _psk(pynng.TLSConfig.MODE_SERVER, key)
+        if keys:
+            config = _psk(pynng.TLSConfig.MODE_SERVER, keys)
             _check(url, _lib.nng_listener_set_ptr(listener[0], b"tls-config", config._tls_config))
         _check(url, _lib.nng_listener_start(listener[0], 0))
+        self._listeners.append(listener)
+        if keys:
+            self._locked.append(listener)
+        else:
+            self._unlocked.add(int(_lib.nng_listener_id(listener[0])))
+
+    def change_keys(self, keys: Sequence[Key]) -> None:
+        """From now on other keys open it. One connection that NNG waits for already still meets the old ones."""
+        for listener in self._locked:
+            config = _psk(pynng.TLSConfig.MODE_SERVER, keys)
+            pynng.nng.check_err(_lib.nng_listener_set_ptr(listener[0], b"tls-config", config._tls_config))
+
+    def is_locked(self, pipe: PipeId) -> bool:
+        """Whether a connection came in where a key is wanted. If it is gone and nobody knows any more: yes."""
+        return int(_lib.nng_listener_id(_lib.nng_pipe_listener(_pipe(pipe)))) not in self._unlocked
+
+    def refused(self) -> int:
+        """How many connections failed before they were one: in the TLS handshake, or not speaking NNG's protocol."""
+        snapshot = _ffi.new("nng_stat **")
+        pynng.nng.check_err(_lib.nng_stats_get(snapshot))
+        try:
+            return sum(_counted(snapshot[0], listener[0]) for listener in self._listeners)
+        finally:
+            _lib.nng_stats_free(snapshot[0])
 
     def send(self, pipe: PipeId, body: bytes) -> bool:
         """Send to one peer; False if NNG can't take it now."""
@@ -201,15 +230,11 @@ class Listener(_Socket):
     def peer_uid(self, pipe: PipeId) -> int | None:
         """The user id at the other end of an ipc pipe; None where there is none."""
         value = _ffi.new("uint64_t *")
-        handle = _ffi.new("nng_pipe *")
-        handle.id = pipe
-        return int(value[0]) if _lib.nng_pipe_get_uint64(handle[0], b"ipc:peer-uid", value) == 0 else None
+        return int(value[0]) if _lib.nng_pipe_get_uint64(_pipe(pipe), b"ipc:peer-uid", value) == 0 else None
 
     def disconnect(self, pipe: PipeId) -> None:
         """Close one connection."""
-        handle = _ffi.new("nng_pipe *")
-        handle.id = pipe
-        _lib.nng_pipe_close(handle[0])
+        _lib.nng_pipe_close(_pipe(pipe))
 
 
 class Dialer(_Socket):
@@ -219,23 +244,23 @@ class Dialer(_Socket):
         super().__init__(_lib.nng_req0_open_raw, pynng.Req0, loop, max_bytes)
         self._socket.reconnect_time_min, self._socket.reconnect_time_max = RECONNECT_MS
 
-    def dial(self, url: str, key: bytes | None = None) -> None:
+    def dial(self, url: str, key: Key | None = None) -> None:
         """Start to connect in the background; call after `open`. Safe to call for one address only."""
         _check(url, _lib.nng_dialer_start(self._dialer(url, key), _lib.NNG_FLAG_NONBLOCK))
 
-    async def dial_once(self, url: str, key: bytes | None, timeout: float) -> str:
+    async def dial_once(self, url: str, key: Key | None, timeout: float) -> str:
         """Dial once, and close; what came of it in a few words. NNG says that only to those who wait for it."""
         dialing = self._loop.run_in_executor(None, _lib.nng_dialer_start, self._dialer(url, key), 0)
         await asyncio.wait([dialing], timeout=timeout)
         self.close()  # ends the wait, if it goes on
         return _WHY_NOT.get(await dialing, "no answer")
 
-    def _dialer(self, url: str, key: bytes | None) -> Any:
+    def _dialer(self, url: str, key: Key | None) -> Any:
         dialer = _ffi.new("nng_dialer *")
         _check(url, _lib.nng_dialer_create(dialer, self._socket.socket, url.encode()))
         _check(url, _lib.nng_dialer_set_size(dialer[0], b"recv-size-max", self.max_bytes + HEADER_BYTES))
         if key is not None:
-            config = _psk(pynng.TLSConfig.MODE_CLIENT, key)
+            config = _psk(pynng.TLSConfig.MODE_CLIENT, [key])
             _check(url, _lib.nng_dialer_set_ptr(dialer[0], b"tls-config", config._tls_config))
         return dialer[0]
 
@@ -250,14 +275,40 @@ _WHY_NOT: Final = {
     _lib.NNG_ENOENT: "nobody listens there",
     _lib.NNG_ECRYPTO: "refused: the cluster keys differ",
     _lib.NNG_EPEERAUTH: "refused: the cluster keys differ",
+    _lib.NNG_ECONNSHUT: "refused: the cluster keys differ, or it is no control plane",
 }
 
 
-def _psk(mode: int, key: bytes) -> Any:
-    """A TLS configuration with a pre-shared key: encryption and mutual authentication without certificates."""
+def _psk(mode: int, keys: Sequence[Key]) -> Any:
+    """A TLS configuration with pre-shared keys: encryption and mutual authentication without certificates.
+
+    TLS 1.3 only: all its suites are AEAD, and Mbed TLS always adds an ephemeral key to the pre-shared one where the
+    other end can, so that a key that leaks does not open what was recorded before.
+    """
     config = pynng.TLSConfig(mode)
-    pynng.nng.check_err(_lib.nng_tls_config_psk(config._tls_config, PSK_IDENTITY, key, len(key)))
+    tls = config._tls_config
+    pynng.nng.check_err(_lib.nng_tls_config_version(tls, _lib.NNG_TLS_1_3, _lib.NNG_TLS_1_3))
+    for key in keys:
+        secret = key.pre_shared
+        pynng.nng.check_err(_lib.nng_tls_config_psk(tls, key.identity.encode(), secret, len(secret)))
     return config
+
+
+def _pipe(number: PipeId) -> Any:
+    handle = _ffi.new("nng_pipe *")
+    handle.id = number
+    return handle[0]
+
+
+def _counted(snapshot: Any, listener: Any) -> int:
+    """The sum of the counters of what one listener refused."""
+    total = 0
+    counter = _lib.nng_stat_child(_lib.nng_stat_find_listener(snapshot, listener))
+    while counter != _ffi.NULL:
+        if _ffi.string(_lib.nng_stat_name(counter)).decode() in REFUSED_BY_NNG:
+            total += int(_lib.nng_stat_value(counter))
+        counter = _lib.nng_stat_next(counter)
+    return total
 
 
 def _check(url: str, code: int) -> None:
@@ -285,7 +336,7 @@ def send_to_pair(url: str, body: bytes, timeout: float) -> None:
         raise ConnectionFailed(f"{url}: {error}") from None
 
 
-async def why_unreachable(url: str, key: bytes | None, timeout: float = 1.0) -> str:
+async def why_unreachable(url: str, key: Key | None, timeout: float = 1.0) -> str:
     """Why nobody welcomes us at an address, as far as can be found out."""
     return await Dialer(asyncio.get_running_loop()).dial_once(url, key, timeout)
 

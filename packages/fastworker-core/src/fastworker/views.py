@@ -104,6 +104,7 @@ class Stats:
     Attributes:
         states: tasks per state; for ended ones, since the store was made.
         version: moves of tasks since the control plane started.
+        refused: connections and messages that were refused since then, by reason.
     """
 
     instance: str
@@ -116,6 +117,7 @@ class Stats:
     workers: int
     slots: int
     version: int
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,11 @@ class ControlPlane:
             self._failed = (time.monotonic(), error)
             raise
 
+    @property
+    def insecure(self) -> bool:
+        """Whether the control plane listens without encryption, as far as is known."""
+        return self._client is not None and self._client.insecure
+
     async def now(self) -> Client:
         """The client, if the control plane is there at this moment.
 

@@ -34,6 +34,11 @@ class _Snapshot(Collector):
         for known in self._activity.types:
             ended.add_metric([known.name, "succeeded"], known.succeeded)
             ended.add_metric([known.name, "failed"], known.failed)
+        refused = CounterMetricFamily(
+            "fastworker_refused", "Connections and messages that were refused since the start.", labels=["reason"]
+        )
+        for reason, count in self._stats.refused.items():
+            refused.add_metric([reason], count)
         oldest = self._activity.oldest
         age = 0.0 if oldest is None else self._activity.now - oldest
         busy = sum(min(worker.assigned, worker.slots) for worker in self._workers)
@@ -41,6 +46,7 @@ class _Snapshot(Collector):
             tasks,
             queued,
             ended,
+            refused,
             GaugeMetricFamily("fastworker_oldest_queued_seconds", "How long the oldest queued task waits.", age),
             GaugeMetricFamily("fastworker_workers", "Connected workers.", self._stats.workers),
             GaugeMetricFamily("fastworker_slots", "Tasks that all workers can run at once.", self._stats.slots),

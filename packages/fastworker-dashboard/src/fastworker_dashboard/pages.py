@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
+from fastworker.errors import NoControlPlane
 from fastworker_dashboard.access import COOKIE, SESSION_LASTS, User
 from fastworker_dashboard.control import ControlPlane
 from fastworker_dashboard.live import MOST_VIEWERS, Topic
@@ -40,7 +42,7 @@ def page_response(request: Request, view: View, user: User | None, **more: objec
     query = "&".join(part for part in request.url.query.split("&") if not part.startswith("said="))
     html = render(
         view, root=root_of(request), path=path_of(request), query=query, user=user, whole=True, message=said,
-        needs_login=site_of(request).access.needed, **more,
+        needs_login=site_of(request).access.needed, insecure=site_of(request).control_plane.insecure, **more,
     )  # fmt: skip
     return HTMLResponse(html, view.status)
 
@@ -110,6 +112,8 @@ async def live(request: Request, user: Viewer, page: str = "/") -> Response:
 @doors.get("/login")
 async def login_page(request: Request) -> Response:
     """Asks for the password."""
+    with suppress(NoControlPlane):  # to know whether it is insecure; to log in works without it
+        await site_of(request).control_plane.client()
     return page_response(request, View("login.html", "Log in", {"live": False, "wrong": False}), None)
 
 

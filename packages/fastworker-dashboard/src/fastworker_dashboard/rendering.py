@@ -53,7 +53,16 @@ def render(view: View, *, root: str, path: str, query: str, user: User | None, w
         path, query: of the page, without the prefix.
         whole: False gives what is inside `<main>` only.
     """
-    values = {"live": True, "q": "", "complaint": None, "message": None, "needs_login": False, **view.values, **more}
+    values = {
+        "live": True,
+        "q": "",
+        "complaint": None,
+        "message": None,
+        "needs_login": False,
+        "insecure": False,
+        **view.values,
+        **more,
+    }
     return (
         _environment()
         .get_template(view.template)

@@ -37,7 +37,7 @@ class FastWorkerMiddleware:
         app: the application.
         client: one of your own, in place of one that is made from the other arguments.
         url: where the control plane is; default: `FASTWORKER_URL`, then this user's socket on this host.
-        key: the cluster key in hexadecimal, where the address needs one.
+        key: the cluster key or a role's as text, where the address needs one.
         patience: seconds that a request waits for a control plane that is away.
         max_waiting: how many submissions and questions may be under way at once.
         embedded: run the control plane and a worker inside this application; several processes of it share one.

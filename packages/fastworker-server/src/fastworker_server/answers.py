@@ -40,6 +40,7 @@ class Answers:
     Args:
         describe_store: what the store is, for people.
         listening: at which addresses.
+        refused: how many connections and messages were refused, by reason.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Answers:
         clock: Clock,
         describe_store: str,
         listening: Callable[[], list[str]],
+        refused: Callable[[], dict[str, int]],
     ) -> None:
         self._engine = engine
         self._schedules = schedules
@@ -65,6 +67,7 @@ class Answers:
         self._searcher = Searcher(store, tally)
         self._describe_store = describe_store
         self._listening = listening
+        self._refused = refused
         self._started = clock.now()
         self.instance = ""
 
@@ -177,6 +180,7 @@ class Answers:
             workers=len(workers),
             slots=sum(worker.slots for worker in workers),
             version=self._engine.version,
+            refused=self._refused(),
         )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from fastworker.addresses import is_insecure
 from fastworker.cli.output import LogFormat, LogLevel, announce, set_up_logging
 from fastworker.settings import Settings, load_settings
 from fastworker_server.companions import Companions, companion_commands
@@ -138,5 +139,5 @@ def _announce(control_plane: ControlPlane, modules: list[str], *, in_process: bo
     announce(f"  store    {control_plane.describe_store()}")
     announce(f"  tasks    {', '.join(modules) or 'NO TASK MODULES: name one, or make a tasks.py here'}")
     announce(f"  runs     {place}, {settings.concurrency} tasks each, while no other worker is connected")
-    if any(url.startswith("tcp://") for url in control_plane.addresses):
+    if any(map(is_insecure, control_plane.addresses)):
         announce("  INSECURE: plain TCP, open to everybody who can reach it", bold=True, colour="red")

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fastworker.addresses import key_for, listening_addresses
+from fastworker.addresses import is_encrypted, is_insecure, listening_addresses
+from fastworker.key_file import accepted_keys
 from fastworker.limits import TaskLimits
 from fastworker.settings import Settings
 from fastworker.transport import Listener
@@ -20,7 +21,9 @@ from fastworker_server.answers import Answers
 from fastworker_server.audit import Audit
 from fastworker_server.bulk import Bulk
 from fastworker_server.clock import Clock
+from fastworker_server.door import Door
 from fastworker_server.engine import Engine
+from fastworker_server.key_watch import watch_keys
 from fastworker_server.observer import Observer
 from fastworker_server.peers import Peers
 from fastworker_server.queue import Patience
@@ -48,7 +51,7 @@ class ControlPlane:
         self.settings = settings
         self.clock = clock or Clock()
         self.addresses = listening_addresses(settings)
-        self._forgetting: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Open the store, recover, listen: in this order, so that no peer meets a control plane without its memory.
@@ -66,6 +69,7 @@ class ControlPlane:
         self.schedules = Schedules(self.engine)
         self._recover(recovered)
         self.listener = Listener(asyncio.get_running_loop())
+        self.door = Door(self.listener, settings.max_connections)
         observer = Observer(self.engine, self.tally, self.store.indexer)
         self.bulk = Bulk(self.engine, self.store, self.tally, self.clock, lambda: self.peers.pump())
         audit = Audit(self.store)
@@ -80,26 +84,42 @@ class ControlPlane:
             self.clock,
             self.describe_store(),
             lambda: self.addresses,
+            self._refused,
         )
         self.peers = Peers(
-            self.engine, self.schedules, self.store, self.listener, self.clock, answers, observer, self.bulk, audit
+            self.engine,
+            self.schedules,
+            self.store,
+            self.listener,
+            self.door,
+            self.clock,
+            answers,
+            observer,
+            self.bulk,
+            audit,
+            insecure=any(map(is_insecure, self.addresses)),
         )
         answers.instance = self.peers.instance
         try:
             self.peers.open()
+            encrypted = any(map(is_encrypted, self.addresses))
+            keys = accepted_keys(settings) if encrypted else ()
+            self.door.accept(keys)
             for url in self.addresses:
-                self.listener.listen(url, key_for(url, settings, make=True))
+                self.listener.listen(url, keys if is_encrypted(url) else ())
         except BaseException:
             self.listener.close()
             await self.store.close()
             raise
-        self._forgetting = asyncio.create_task(self._forget_forever())
+        self._chores = [asyncio.create_task(self._forget_forever())]
+        if encrypted and settings.key is None:
+            self._chores.append(asyncio.create_task(watch_keys(keys, self.listener, self.door)))
         self.peers.pump()
 
     async def stop(self) -> None:
         """Stop: first the mouth, then the memory. Workers go on and report to the next control plane."""
-        if self._forgetting is not None:
-            self._forgetting.cancel()
+        for chore in self._chores:
+            chore.cancel()
         self.bulk.close()
         self.peers.pump()
         await self.store.saved(try_once=True)
@@ -119,6 +139,10 @@ class ControlPlane:
         if self.settings.store == "memory":
             return "memory (the queue is lost when this process ends)"
         return f"{self.settings.store_path / 'queue.db'} (sync {self.settings.sync})"
+
+    def _refused(self) -> dict[str, int]:
+        """How many connections and messages were refused since the start, by reason."""
+        return {"handshake": self.listener.refused(), **self.door.refused}
 
     def _recover(self, recovered: Recovered) -> None:
         now = self.clock.now()

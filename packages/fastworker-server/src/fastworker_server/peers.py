@@ -41,9 +41,11 @@ from fastworker_server.answers import Answers
 from fastworker_server.audit import Audit
 from fastworker_server.bulk import Bulk
 from fastworker_server.clock import Clock
+from fastworker_server.door import Door
 from fastworker_server.engine import Engine
 from fastworker_server.observer import Observer
 from fastworker_server.pump import ANSWER_BYTES, Pump
+from fastworker_server.rights import why_not
 from fastworker_server.schedules import Schedules
 from fastworker_server.sessions import Peer, Sessions
 from fastworker_server.storage.sqlite import SqliteStore
@@ -64,11 +66,13 @@ class Peers:
         schedules: submit by themselves.
         store: keeps.
         listener: carries.
+        door: lets in.
         clock: tells the time to the engine.
         answers: answers questions.
         observer: counts.
         bulk: does things to many tasks.
         audit: writes down who did what.
+        insecure: whether some connections are not encrypted.
     """
 
     def __init__(
@@ -77,11 +81,14 @@ class Peers:
         schedules: Schedules,
         store: SqliteStore,
         listener: Listener,
+        door: Door,
         clock: Clock,
         answers: Answers,
         observer: Observer,
         bulk: Bulk,
         audit: Audit,
+        *,
+        insecure: bool = False,
     ) -> None:
         self.instance = secrets.token_hex(8)
         self._engine = engine
@@ -91,8 +98,9 @@ class Peers:
         self._answers = answers
         self._bulk = bulk
         self._audit = audit
+        self._insecure = insecure or None
         self._loop = asyncio.get_running_loop()
-        self._sessions = Sessions(listener, self)
+        self._sessions = Sessions(listener, self, door)
         self._waiting = Waiting(engine, store, self._sessions, clock)
         self._pump = Pump(engine, store, self._sessions, self._waiting, clock, observer, schedules)
         self._submissions = Submissions(engine, store, self._sessions, self._waiting, self._pump, clock, self._spawn)
@@ -140,6 +148,10 @@ class Peers:
     def received(self, peer: Peer, message: Message) -> None:
         """A message, in order and once."""
         now = self._clock.now()
+        why = why_not(peer.role, message)
+        if why is not None:
+            self._sessions.refuse(peer, "not-allowed", why, getattr(message, "request", None))
+            return
         if isinstance(message, _FOR_WORKERS):
             self._received_from_worker(peer, message, now)
             return
@@ -159,15 +171,15 @@ class Peers:
             case Cancel():
                 self._cancel(peer, message, now)
             case Requeue():
-                self._spawn(self._requeue(peer, message))
+                self._in_turn(peer, self._requeue(peer, message))
             case Control():
                 self._control(peer, message, now)
             case SchedulesOrder():
-                self._spawn(self._schedule(peer, message))
+                self._in_turn(peer, self._schedule(peer, message))
             case Goodbye():
                 self._goodbye(peer, now)
             case _:
-                self._sessions.say(peer, Refused("not-allowed", f"a {message.kind} is not for a control plane"))
+                self._sessions.refuse(peer, "not-allowed", f"a {message.kind} is not for a control plane")
 
     def _received_from_worker(self, peer: Peer, message: Message, now: float) -> None:
         worker = peer.worker
@@ -175,7 +187,7 @@ class Peers:
             return  # it has said goodbye
         if worker is None:
             text = f"a {message.kind} is for workers only, and you are a client"
-            self._sessions.say(peer, Refused("not-allowed", text))
+            self._sessions.refuse(peer, "not-allowed", text)
             return
         self._engine.heard(worker, now)
         match message:
@@ -200,7 +212,7 @@ class Peers:
     # ---- coming and going ----------------------------------------------------------------------------------------
 
     def _hello(self, peer: Peer, hello: Hello, now: float) -> None:
-        welcome = Welcome(self.instance, RELEASE)
+        welcome = Welcome(self.instance, RELEASE, insecure=self._insecure)
         if hello.role == "worker":
             peer.worker, welcome.drop = self._engine.join(hello, now)
             self._schedules.announce(hello.definitions, now)
@@ -219,7 +231,7 @@ class Peers:
     def _cancel(self, peer: Peer, message: Cancel, now: float) -> None:
         self._note(message.by, "cancel", message.task)
         if message.workflow:
-            self._spawn(self._cancel_workflow(peer, message))
+            self._in_turn(peer, self._cancel_workflow(peer, message))
             return
         outcome = self._engine.cancel(message.task, now)
         if outcome == "stopping":
@@ -334,6 +346,19 @@ class Peers:
                 logger.exception("request %d of %s could not be answered", request, peer.hello.name)
                 self._sessions.say(peer, Refused("failed", f"the control plane could not answer: {error}", request))
 
+        self._in_turn(peer, run())
+
+    def _in_turn(self, peer: Peer, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside the other messages; of one peer, a few at a time."""
+
+        async def run() -> None:
+            try:
+                async with peer.turnstile:
+                    await work
+            finally:
+                peer.in_flight -= 1
+
+        peer.in_flight += 1
         self._spawn(run())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections import deque
 from typing import Final, Protocol
 
+from fastworker.keys import KeyRole
 from fastworker.protocol import (
     PROTOCOL_VERSION,
     Batch,
@@ -23,6 +22,8 @@ from fastworker.protocol import (
 from fastworker.release import RELEASE
 from fastworker.session import NEVER, Session
 from fastworker.transport import Listener, PipeId
+from fastworker_server.door import Contact, Door
+from fastworker_server.rights import why_not
 from fastworker_server.workers import WorkerRecord
 
 logger = logging.getLogger("fastworker.sessions")
@@ -31,21 +32,29 @@ SESSION_KEPT: Final = 60.0
 """Seconds that the session of a disconnected peer waits for it."""
 AFTER_GOODBYE: Final = 1.0
 """Seconds that a session lives on after a goodbye, so that the peer still gets the acknowledgement."""
-PIPES_REMEMBERED: Final = 1000
-"""Connections that are gone, and of which messages may still come up."""
 MOST_WAITING: Final = 2000
 """Messages that may wait for a peer that does not read; then its session ends, and it has to introduce itself again."""
+MOST_IN_FLIGHT: Final = 4000
+"""Requests of one peer that are being answered; what it asks meanwhile is not taken in, and its session asks again."""
+AT_ONCE: Final = 16
+"""Of these so many are worked on, so that a peer that asks much leaves room for the others."""
 
 
 class Peer:
-    """One client or worker."""
+    """One client or worker; `role` says what its key gives it the right to."""
 
-    __slots__ = ("forget_timer", "hello", "pipe", "session", "tick_due", "tick_timer", "worker")
+    __slots__ = (
+        "forget_timer", "hello", "in_flight", "pipe", "role",
+        "session", "tick_due", "tick_timer", "turnstile", "worker",
+    )  # fmt: skip
 
-    def __init__(self, session: Session, pipe: PipeId, hello: Hello) -> None:
+    def __init__(self, session: Session, pipe: PipeId, hello: Hello, role: KeyRole) -> None:
         self.session = session
         self.pipe: PipeId | None = pipe
         self.hello = hello
+        self.role = role
+        self.in_flight = 0
+        self.turnstile = asyncio.Semaphore(AT_ONCE)
         self.worker: WorkerRecord | None = None
         self.tick_timer: asyncio.TimerHandle | None = None
         self.tick_due = NEVER
@@ -77,7 +86,8 @@ class Receiver(Protocol):
 class Sessions:
     """All sessions of a control plane."""
 
-    def __init__(self, listener: Listener, receiver: Receiver) -> None:
+    def __init__(self, listener: Listener, receiver: Receiver, door: Door) -> None:
+        self.door = door
         self._listener = listener
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
@@ -85,8 +95,6 @@ class Sessions:
         self._by_pipe: dict[PipeId, Peer] = {}
         self._by_worker: dict[str, Peer] = {}
         self._talking: dict[Peer, None] = {}  # in the order in which they were spoken to
-        self._garbage_from: set[PipeId] = set()
-        self._gone: deque[PipeId] = deque(maxlen=PIPES_REMEMBERED)
 
     def open(self) -> None:
         """Start to take messages in."""
@@ -94,6 +102,7 @@ class Sessions:
 
     def close(self) -> None:
         """Stop all timers."""
+        self.door.close()
         for peer in self._by_id.values():
             cancel_timer(peer.tick_timer)
             cancel_timer(peer.forget_timer)
@@ -105,14 +114,10 @@ class Sessions:
     # ---- connections ---------------------------------------------------------------------------------------------
 
     def _connected(self, pipe: PipeId) -> None:
-        uid = self._listener.peer_uid(pipe)
-        if uid is not None and uid not in (0, os.getuid()):
-            logger.warning("refused a connection of user %d to this user's socket", uid)
-            self._listener.disconnect(pipe)
+        self.door.contact(pipe)
 
     def _disconnected(self, pipe: PipeId) -> None:
-        self._garbage_from.discard(pipe)
-        self._gone.append(pipe)
+        self.door.left(pipe)
         peer = self._by_pipe.pop(pipe, None)
         if peer is None or peer.pipe != pipe:
             return
@@ -120,11 +125,12 @@ class Sessions:
         peer.forget_timer = self._loop.call_later(SESSION_KEPT, self.forget, peer)
         self._receiver.disconnected(peer)
 
-    def _rebind(self, peer: Peer, pipe: PipeId) -> None:
+    def _rebind(self, peer: Peer, contact: Contact) -> None:
         if peer.pipe is not None:
             self._by_pipe.pop(peer.pipe, None)
-        peer.pipe = pipe
-        self._by_pipe[pipe] = peer
+        self.door.greeted(contact)
+        peer.pipe = contact.pipe
+        self._by_pipe[contact.pipe] = peer
         cancel_timer(peer.forget_timer)
         peer.session.reconnected(self._loop.time())
         self._talking[peer] = None  # what is not acknowledged goes out again
@@ -150,36 +156,54 @@ class Sessions:
     # ---- in ------------------------------------------------------------------------------------------------------
 
     def _received(self, pipe: PipeId, body: bytes) -> None:
+        contact = self.door.contact(pipe)
+        if contact is None or not self.door.may_speak(contact):
+            return
         try:
             frame = decode(body)
         except MalformedFrame as error:
-            self._complain(pipe, error)
+            self._complain(contact, error)
             return
+        if contact.role is None:
+            self.door.prove(contact, frame)
+        else:
+            self._take(contact, contact.role, frame)
+
+    def _take(self, contact: Contact, role: KeyRole, frame: Frame) -> None:
+        """A frame of a connection that may say something."""
         peer = self._by_id.get(frame.session)
         if peer is not None and self._receiver.is_given_up(peer):
             self.forget(peer)
             peer = None
-        peer = peer or self._greet(pipe, frame)
+        peer = peer or self._greet(contact, role, frame)
         if peer is None:
             return
-        if peer.pipe != pipe and pipe not in self._gone:
-            self._rebind(peer, pipe)
+        if peer.role != role:
+            self._refuse(
+                contact.pipe, frame.session, "not-allowed", f"this session is that of another key, a {peer.role}'s"
+            )
+            return
+        if peer.pipe != contact.pipe and not contact.gone:
+            self._rebind(peer, contact)
+        if frame.seq and peer.in_flight >= MOST_IN_FLIGHT:
+            self.door.refused["too-many-requests"] += 1
+            return
         for message in peer.session.receive(frame, self._loop.time()):
             self._receiver.received(peer, message)
         if peer.session.backlog:  # an acknowledgement may have opened the window
             self._talking[peer] = None
         self._set_tick(peer)
 
-    def _complain(self, pipe: PipeId, error: MalformedFrame) -> None:
-        if pipe not in self._garbage_from:
-            self._garbage_from.add(pipe)
+    def _complain(self, contact: Contact, error: MalformedFrame) -> None:
+        if self.door.garbage(contact):
             logger.warning("a peer sends what can't be read as a frame: %s", error)
-        self._refuse(pipe, "", "malformed", f"the frame can't be read: {error}")
+        self._refuse(contact.pipe, "", "malformed", f"the frame can't be read: {error}")
 
-    def _greet(self, pipe: PipeId, frame: Frame) -> Peer | None:
+    def _greet(self, contact: Contact, role: KeyRole, frame: Frame) -> Peer | None:
         """A frame of a session that we don't have: a new one if it begins with a proper `Hello`, else it is refused."""
-        if pipe in self._gone:
+        if contact.gone:
             return None  # said with its last breath
+        pipe = contact.pipe
         hello = frame.items[0] if frame.seq == 1 and frame.items else None
         if not isinstance(hello, Hello):
             self._refuse(pipe, frame.session, "unknown-session", "introduce yourself with Hello")
@@ -187,19 +211,30 @@ class Sessions:
         if hello.version != PROTOCOL_VERSION:
             self._refuse(pipe, frame.session, "version", _mismatch(hello))
             return None
+        why = why_not(role, hello)
+        if why is not None:
+            self._refuse(pipe, frame.session, "not-allowed", why)
+            return None
         other = self._by_worker.get(hello.name) if hello.role == "worker" else None
         if other is not None and other.pipe is not None and _process(other.hello) != _process(hello):
             self._refuse(pipe, frame.session, "duplicate-worker", f"another worker is called {hello.name!r}")
             return None
         if other is not None:
             self.forget(other)
-        peer = Peer(Session(frame.session), pipe, hello)
+        before = self._by_pipe.get(pipe)
+        if before is not None:  # one session a connection
+            self._receiver.disconnected(before)
+            self.forget(before)
+        self.door.greeted(contact)
+        peer = Peer(Session(frame.session), pipe, hello, role)
         self._by_id[frame.session] = self._by_pipe[pipe] = peer
         if hello.role == "worker":
             self._by_worker[hello.name] = peer
         return peer
 
     def _refuse(self, pipe: PipeId, session: str, code: RefusalCode, message: str) -> None:
+        if code != "unknown-session":  # said to everybody after a restart
+            self.door.refused[code] += 1
         self._listener.send(pipe, encode(Frame(session, 0, 0, [Refused(code, message)])))
 
     # ---- out -----------------------------------------------------------------------------------------------------
@@ -208,6 +243,11 @@ class Sessions:
         """Queue a message; it goes out with the next `flush`."""
         peer.session.post(message, size)
         self._talking[peer] = None
+
+    def refuse(self, peer: Peer, code: RefusalCode, message: str, request: int | None = None) -> None:
+        """Say no to something that a peer must not say, and count it."""
+        self.door.refused[code] += 1
+        self.say(peer, Refused(code, message, request))
 
     def say_item(self, peer: Peer, batch: type[Batch], item: object, size: int = 64) -> None:
         """Queue one item of a batch message, likewise."""

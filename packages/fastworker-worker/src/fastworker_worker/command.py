@@ -14,9 +14,11 @@ from typing import Annotated
 
 import typer
 
-from fastworker.addresses import candidates, key_for
+from fastworker.addresses import candidates
 from fastworker.cli.output import LogFormat, LogLevel, Url, set_up_logging
 from fastworker.function import registry
+from fastworker.key_file import key_for
+from fastworker.keys import Key
 from fastworker.settings import Settings, load_settings
 from fastworker.transport import why_unreachable
 from fastworker_worker.modules import import_modules, task_modules
@@ -137,7 +139,7 @@ def recycle_of(settings: Settings) -> Recycle:
     return Recycle(settings.max_tasks_per_process, settings.max_memory)
 
 
-async def _connect(worker: Worker, address: str, key: bytes | None, source: str, stop: asyncio.Event) -> bool:
+async def _connect(worker: Worker, address: str, key: Key | None, source: str, stop: asyncio.Event) -> bool:
     """Connect, however long that takes; False if a signal came first."""
     connecting = asyncio.ensure_future(worker.start())
     stopping = asyncio.ensure_future(stop.wait())

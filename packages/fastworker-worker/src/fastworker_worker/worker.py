@@ -15,6 +15,7 @@ from typing import Final
 from fastworker.connection import Connection
 from fastworker.context import CurrentTask
 from fastworker.function import Registry, registry
+from fastworker.keys import Key
 from fastworker.middleware import active_middleware
 from fastworker.protocol import (
     PROTOCOL_VERSION,
@@ -62,7 +63,7 @@ class Worker:
 
     Args:
         url: where the control plane is.
-        key: the cluster key, where the address needs one.
+        key: the key of a role, where the address needs one.
         slots: tasks to run at once.
         own: belongs to the control plane, so works only where no other worker can.
         name: default: host, process id and a random part.
@@ -76,7 +77,7 @@ class Worker:
     def __init__(
         self,
         url: str,
-        key: bytes | None = None,
+        key: Key | None = None,
         *,
         slots: int = 8,
         own: bool = False,

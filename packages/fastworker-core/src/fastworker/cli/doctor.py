@@ -11,11 +11,12 @@ from typing import Any
 
 import typer
 
-from fastworker.addresses import candidates, key_path, runtime_directory
+from fastworker.addresses import candidates, runtime_directory
 from fastworker.blocking import BlockingClient
 from fastworker.cli.exits import NO_CONTROL_PLANE
 from fastworker.cli.output import CONNECT_TIMEOUT, AsJson, Url, print_json, say
 from fastworker.errors import FastWorkerError
+from fastworker.key_file import key_path
 from fastworker.settings import load_settings
 from fastworker.views import Stats
 
