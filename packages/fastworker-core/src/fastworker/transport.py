@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -231,6 +232,21 @@ class Listener(_Socket):
         """The user id at the other end of an ipc pipe; None where there is none."""
         value = _ffi.new("uint64_t *")
         return int(value[0]) if _lib.nng_pipe_get_uint64(_pipe(pipe), b"ipc:peer-uid", value) == 0 else None
+
+    def peer_address(self, pipe: PipeId) -> tuple[str, int] | None:
+        """Host and port at the other end of a TCP pipe; None where there are none."""
+        address = _ffi.new("nng_sockaddr *")
+        if _lib.nng_pipe_get_addr(_pipe(pipe), b"remote-address", address) != 0:
+            return None
+        match address.s_family:
+            case _lib.NNG_AF_INET:
+                host = bytes(_ffi.buffer(_ffi.addressof(address.s_in, "sa_addr")))
+                return socket.inet_ntop(socket.AF_INET, host), socket.ntohs(address.s_in.sa_port)
+            case _lib.NNG_AF_INET6:
+                host = bytes(address.s_in6.sa_addr)
+                return socket.inet_ntop(socket.AF_INET6, host), socket.ntohs(address.s_in6.sa_port)
+            case _:
+                return None
 
     def disconnect(self, pipe: PipeId) -> None:
         """Close one connection."""

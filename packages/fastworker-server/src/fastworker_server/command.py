@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -26,6 +27,10 @@ logger = logging.getLogger("fastworker.control_plane")
 
 GC_THRESHOLDS: Final = (100_000, 50, 100)
 """A queue is many long-lived objects without cycles: there is little to collect and much to look through."""
+
+
+DESCRIPTORS: Final = 65_536
+"""Open files, of which each connection is one; the usual limit of 1,024 is a soft one."""
 
 
 def start(
@@ -86,6 +91,7 @@ async def _serve(
 ) -> None:
     """Start, serve until a signal, stop: own workers first, so that their last outcomes are recorded."""
     gc.set_threshold(*GC_THRESHOLDS)
+    _allow_many_connections()
     control_plane = ControlPlane(settings)
     companions = Companions(companion_commands(own_address(control_plane), settings))
     stop = _stop_on_signals()
@@ -101,6 +107,16 @@ async def _serve(
         await workers.stop()
         await control_plane.stop()
     logger.info("stopped; what is queued goes on at the next start")
+
+
+def _allow_many_connections() -> None:
+    """As far as the system lets us."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 async def _until(stop: asyncio.Event, failing: Coroutine[None, None, None]) -> None:

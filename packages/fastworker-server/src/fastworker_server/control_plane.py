@@ -28,6 +28,7 @@ from fastworker_server.observer import Observer
 from fastworker_server.peers import Peers
 from fastworker_server.queue import Patience
 from fastworker_server.schedules import Schedules
+from fastworker_server.stalled import end_stalled
 from fastworker_server.storage.kinds import Kind
 from fastworker_server.storage.recovery import Recovered
 from fastworker_server.storage.sqlite import SqliteStore
@@ -112,6 +113,7 @@ class ControlPlane:
             await self.store.close()
             raise
         self._chores = [asyncio.create_task(self._forget_forever())]
+        self._chores.append(asyncio.create_task(end_stalled(self.addresses, self.door)))
         if encrypted and settings.key is None:
             self._chores.append(asyncio.create_task(watch_keys(keys, self.listener, self.door)))
         self.peers.pump()

@@ -41,6 +41,7 @@ class Contact:
         nonce: what it has to answer.
         key: the id of the key that it proved.
         since: when it came.
+        address: of its other end, over TCP.
         ended: it was refused, and what it still says does not count.
         gone: it is closed; what it said before may still come up.
         garbage: frames of it that could not be read.
@@ -52,6 +53,7 @@ class Contact:
     role: KeyRole | None
     nonce: str
     since: float
+    address: tuple[str, int] | None = None
     key: str = ""
     ended: bool = False
     gone: bool = False
@@ -76,10 +78,15 @@ class Door:
     Args:
         listener: carries them.
         most: connections at once.
+
+    Attributes:
+        refused: how many connections and messages, by reason.
+        addresses: the other ends of the connections over TCP that are open.
     """
 
     def __init__(self, listener: Listener, most: int) -> None:
         self.refused: Counter[str] = Counter()
+        self.addresses: set[tuple[str, int]] = set()
         self._listener = listener
         self._most = most
         self._loop = asyncio.get_running_loop()
@@ -110,7 +117,11 @@ class Door:
 
     def _meet(self, pipe: PipeId) -> Contact:
         locked = self._listener.is_locked(pipe)
-        contact = Contact(pipe, None if locked else "admin", new_nonce(), self._loop.time())
+        contact = Contact(
+            pipe, None if locked else "admin", new_nonce(), self._loop.time(), self._listener.peer_address(pipe)
+        )
+        if contact.address is not None:
+            self.addresses.add(contact.address)
         self._contacts[pipe] = self._silent[pipe] = contact
         uid = self._listener.peer_uid(pipe)
         if uid is not None and uid not in (0, os.getuid()):
@@ -129,6 +140,7 @@ class Door:
         contact = self._contacts.pop(pipe, None)
         if contact is not None:
             contact.gone = True
+            self.addresses.discard(contact.address)  # type: ignore[arg-type]
             self._gone[pipe] = contact
         while len(self._gone) > GONE_REMEMBERED:
             del self._gone[next(iter(self._gone))]
