@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from fastworker import Client
 from fastworker.session import WINDOW
@@ -16,3 +17,19 @@ async def test_all_questions_are_answered_though_they_overflow_the_window(runnin
         async with asyncio.timeout(20):
             infos = await asyncio.gather(*(handle.info() for handle in handles))
     assert [info.id for info in infos] == handles
+
+
+async def test_ten_thousand_questions_at_once_are_answered_and_others_do_not_wait_for_them(running: Cluster) -> None:
+    async with Client(running.url) as client, Client(running.url) as other:
+        handle = await client.delay("add", 1, 1)
+        await handle
+        asking = asyncio.gather(*(client.info(handle) for _ in range(10_000)))
+        slowest = 0.0
+        while not asking.done():
+            asked = time.monotonic()
+            await other.info(handle)
+            slowest = max(slowest, time.monotonic() - asked)
+        assert {info.id for info in await asking} == {handle}
+        refused = (await other.stats()).refused
+    assert refused["too-many-requests"] >= 1
+    assert slowest < 1.0

@@ -130,7 +130,7 @@ class Session:
 
     def receive(self, frame: Frame, now: float) -> list[Message]:
         """Take in a frame; the messages that it newly delivers, in order."""
-        self._acknowledge(frame.ack, now)
+        self.acknowledge(frame.ack, now)
         if frame.seq == 0:
             return frame.items
         if frame.seq == self._received + 1:
@@ -140,7 +140,8 @@ class Session:
         self._ack_due = now  # a duplicate or a gap: tell at once what we have
         return []
 
-    def _acknowledge(self, ack: int, now: float) -> None:
+    def acknowledge(self, ack: int, now: float) -> None:
+        """The other end has all frames up to this one."""
         if not self._unacknowledged or ack < self._unacknowledged[0][0] or ack > self._sent:
             return
         while self._unacknowledged and self._unacknowledged[0][0] <= ack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import Final, Protocol
 
 from fastworker.keys import KeyRole
@@ -20,7 +21,7 @@ from fastworker.protocol import (
     encode,
 )
 from fastworker.release import RELEASE
-from fastworker.session import NEVER, Session
+from fastworker.session import NEVER, WINDOW, Session
 from fastworker.transport import Listener, PipeId
 from fastworker_server.door import Contact, Door
 from fastworker_server.rights import why_not
@@ -32,10 +33,10 @@ SESSION_KEPT: Final = 60.0
 """Seconds that the session of a disconnected peer waits for it."""
 AFTER_GOODBYE: Final = 1.0
 """Seconds that a session lives on after a goodbye, so that the peer still gets the acknowledgement."""
-MOST_WAITING: Final = 2000
+MOST_WAITING: Final = 8000
 """Messages that may wait for a peer that does not read; then its session ends, and it has to introduce itself again."""
-MOST_IN_FLIGHT: Final = 4000
-"""Requests of one peer that are being answered; what it asks meanwhile is not taken in, and its session asks again."""
+MOST_IN_FLIGHT: Final = 2000
+"""Requests of one peer that are being answered, and answers that it has not read: what it says then is held back."""
 AT_ONCE: Final = 16
 """Of these so many are worked on, so that a peer that asks much leaves room for the others."""
 
@@ -44,7 +45,7 @@ class Peer:
     """One client or worker; `role` says what its key gives it the right to."""
 
     __slots__ = (
-        "forget_timer", "hello", "in_flight", "pipe", "role",
+        "forget_timer", "held", "hello", "in_flight", "pipe", "role",
         "session", "tick_due", "tick_timer", "turnstile", "worker",
     )  # fmt: skip
 
@@ -54,6 +55,7 @@ class Peer:
         self.hello = hello
         self.role = role
         self.in_flight = 0
+        self.held: deque[Frame] = deque(maxlen=WINDOW)
         self.turnstile = asyncio.Semaphore(AT_ONCE)
         self.worker: WorkerRecord | None = None
         self.tick_timer: asyncio.TimerHandle | None = None
@@ -185,13 +187,31 @@ class Sessions:
             return
         if peer.pipe != contact.pipe and not contact.gone:
             self._rebind(peer, contact)
-        if frame.seq and peer.in_flight >= MOST_IN_FLIGHT:
-            self.door.refused["too-many-requests"] += 1
-            return
+        if frame.seq and (peer.held or _has_enough(peer)):
+            self._hold(peer, frame)
+        else:
+            self._deliver(peer, frame)
+        if peer.session.backlog or peer.held:  # an acknowledgement may have opened the window
+            self._talking[peer] = None
+        self._set_tick(peer)
+
+    def _deliver(self, peer: Peer, frame: Frame) -> None:
         for message in peer.session.receive(frame, self._loop.time()):
             self._receiver.received(peer, message)
-        if peer.session.backlog:  # an acknowledgement may have opened the window
-            self._talking[peer] = None
+
+    def _hold(self, peer: Peer, frame: Frame) -> None:
+        """Not now: it is not acknowledged either, so the peer's window closes."""
+        if not peer.held:
+            self.door.refused["too-many-requests"] += 1
+        peer.session.acknowledge(frame.ack, self._loop.time())
+        if len(peer.held) < WINDOW and all(frame.seq != held.seq for held in peer.held):
+            peer.held.append(frame)
+
+    def _release(self, peer: Peer) -> None:
+        """Take in what was held back, as far as there is room now."""
+        while peer.held and not _has_enough(peer) and self._by_id.get(peer.session.id) is peer:
+            self._deliver(peer, peer.held.popleft())
+        self._receiver.turn_ended()
         self._set_tick(peer)
 
     def _complain(self, contact: Contact, error: MalformedFrame) -> None:
@@ -264,6 +284,8 @@ class Sessions:
         talking, self._talking = self._talking, {}
         for peer in talking:
             self._flush_peer(peer)
+            if peer.held and not _has_enough(peer):
+                self._loop.call_soon(self._release, peer)
 
     def _flush_peer(self, peer: Peer) -> None:
         if peer.session.backlog > MOST_WAITING:
@@ -289,6 +311,10 @@ class Sessions:
         peer.tick_due = NEVER
         peer.session.tick(self._loop.time())
         self._flush_peer(peer)
+
+
+def _has_enough(peer: Peer) -> bool:
+    return peer.in_flight + peer.session.backlog >= MOST_IN_FLIGHT
 
 
 def _process(hello: Hello) -> tuple[str, int]:
