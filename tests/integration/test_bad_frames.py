@@ -7,84 +7,17 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psutil
-import pynng  # type: ignore[import-untyped, unused-ignore]
 import pytest
 
 from fastworker import BlockingClient
 from fastworker.protocol import MAX_FRAME_BYTES, PROTOCOL_VERSION
 from fastworker.tasks import new_task_id
 from tests.support.cluster import Cluster
+from tests.support.stranger import Stranger, hello, stranger
 from tests.support.waiting import until
-
-REQUEST_ID = 0x80000001
-
-
-class Stranger:
-    """A raw socket that says what it likes."""
-
-    def __init__(self, url: str) -> None:
-        self._socket = pynng.Req0(opener=pynng.lib.nng_req0_open_raw, recv_timeout=3000, send_timeout=3000)
-        self._socket.recv_buffer_size = 64
-        self._socket.dial(url, block=True)
-        self._heard: set[tuple[str, int]] = set()
-
-    def say(self, body: bytes, header: tuple[int, ...] = (REQUEST_ID,)) -> None:
-        """Send these bytes as one message."""
-        cell = pynng.ffi.new("nng_msg **")
-        pynng.lib.nng_msg_alloc(cell, 0)
-        for word in header:
-            pynng.lib.nng_msg_header_append_u32(cell[0], word)
-        pynng.lib.nng_msg_append(cell[0], body, len(body))
-        if pynng.lib.nng_sendmsg(self._socket.socket, cell[0], 0) != 0:
-            pynng.lib.nng_msg_free(cell[0])
-
-    def say_frame(self, session: str, seq: int, *items: Any, ack: int = 0) -> None:
-        """Send a frame of the protocol."""
-        self.say(json.dumps({"session": session, "seq": seq, "ack": ack, "items": items}).encode())
-
-    def hears(self) -> dict[str, Any]:
-        """The next frame that carries something, and is not one that was sent again."""
-        while True:
-            frame: dict[str, Any] = json.loads(self._socket.recv())
-            number = (frame["session"], frame["seq"])
-            if frame["items"] and (frame["seq"] == 0 or number not in self._heard):
-                self._heard.add(number)
-                return frame
-
-    def hears_a(self, kind: str) -> dict[str, Any]:
-        """The next message of this kind; all others are skipped."""
-        while True:
-            for item in self.hears()["items"]:
-                if item["kind"] == kind:
-                    return dict(item)
-
-    def hears_refusal(self) -> tuple[str, str]:
-        """The code and the text of a refusal, which must be the next that comes."""
-        [item] = self.hears()["items"]
-        assert item["kind"] == "refused"
-        return item["code"], item["message"]
-
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
-
-
-@contextmanager
-def stranger(cluster: Cluster) -> Iterator[Stranger]:
-    """A stranger that is connected."""
-    one = Stranger(cluster.url)
-    try:
-        yield one
-    finally:
-        one.close()
-
-
-def hello(role: str = "client", version: int = PROTOCOL_VERSION, **more: Any) -> dict[str, Any]:
-    return {"kind": "hello", "role": role, "version": version, "name": f"stranger {time.time_ns()}", **more}
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +66,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:40]))
 def test_garbage_is_refused_as_malformed(running: Cluster, body: bytes) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say(body)
         code, message = one.hears_refusal()
     assert code == "malformed"
@@ -143,7 +76,7 @@ def test_garbage_is_refused_as_malformed(running: Cluster, body: bytes) -> None:
 def test_random_bytes_and_truncated_frames(running: Cluster) -> None:
     chance = random.Random(11)
     whole = json.dumps({"session": "cut", "seq": 1, "ack": 0, "items": [hello()]}).encode()
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         for _ in range(200):
             one.say(chance.randbytes(chance.randrange(2000)))
             assert one.hears_refusal()[0] == "malformed"
@@ -159,16 +92,16 @@ def test_random_bytes_and_truncated_frames(running: Cluster) -> None:
 
 
 def test_headers_that_are_none_of_ours(running: Cluster) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         for header in ((), (1,), (1, 2, 3), (0x80000001, 0x80000001), tuple(range(15))):
             one.say(b"{}", header)
-    with stranger(running) as one:  # NNG hangs up on some of those
+    with stranger(running.url) as one:  # NNG hangs up on some of those
         one.say(b"{}")
         assert one.hears_refusal()[0] == "malformed"
 
 
 def test_a_frame_without_hello(running: Cluster) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame("never seen", 1, {"kind": "query", "request": 1, "what": "stats"})
         assert one.hears_refusal()[0] == "unknown-session"
         one.say_frame("never seen", 7)
@@ -176,7 +109,7 @@ def test_a_frame_without_hello(running: Cluster) -> None:
 
 
 def test_another_version_is_told_which_ones_speak_what(running: Cluster) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame("future", 1, hello(version=PROTOCOL_VERSION + 1, release="9.9.9"))
         code, message = one.hears_refusal()
     assert code == "version"
@@ -186,7 +119,7 @@ def test_another_version_is_told_which_ones_speak_what(running: Cluster) -> None
 
 
 def test_messages_that_are_not_for_a_client_or_not_for_a_control_plane(running: Cluster) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame("pretender", 1, hello())
         assert one.hears()["items"][0]["kind"] == "welcome"
         for seq, message in enumerate(
@@ -205,7 +138,7 @@ def test_messages_that_are_not_for_a_client_or_not_for_a_control_plane(running: 
 
 
 def test_a_submission_with_an_id_that_is_none(running: Cluster) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame("bad ids", 1, hello())
         one.hears()
         for seq, task_id in enumerate(("", "x", "../../etc/passwd", "a" * 5000), start=2):
@@ -237,7 +170,7 @@ EXTREME: list[dict[str, Any]] = [
 def test_a_submission_with_extreme_options(running: Cluster, options: dict[str, Any]) -> None:
     """Our client refuses most of these; whoever speaks the protocol must not be able to stop the store with them."""
     task: dict[str, Any] = {"id": new_task_id(), "name": "fail", "args": "[]", "options": options}
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame(f"extreme {options}", 1, hello())
         one.hears()
         one.say_frame(f"extreme {options}", 2, {"kind": "submit", "request": 1, "tasks": [task]}, ack=1)
@@ -258,7 +191,7 @@ def test_a_submission_with_extreme_options(running: Cluster, options: dict[str, 
     ids=lambda query: json.dumps(query)[:40],
 )
 def test_an_extreme_question_is_answered(running: Cluster, query: dict[str, Any]) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame(f"asks {query}"[:100], 1, hello())
         one.hears()
         one.say_frame(f"asks {query}"[:100], 2, {"kind": "query", "request": 1, **query}, ack=1)
@@ -271,7 +204,7 @@ def test_a_worker_with_extreme_figures(running: Cluster) -> None:
     session = "extreme worker"
     definition = {"name": "only_here", "options": {}, "parameters": {}, "doc": ""}
     numbers = ("1e400", "-1e400", "1e300", "-5")
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame(session, 1, hello("worker", slots=1, host="elsewhere", pid=1, definitions=[definition]))
         one.hears()
         for seq, number in enumerate(numbers, start=2):
@@ -289,13 +222,13 @@ def test_a_worker_with_extreme_figures(running: Cluster) -> None:
 
 def test_a_frame_that_is_replayed_counts_once(running: Cluster) -> None:
     task = {"id": "01900000-0000-7000-8000-00000000abcd", "name": "work", "args": '["replayed"]'}
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame("replay", 1, hello())
         one.hears()
         for _ in range(20):
             one.say_frame("replay", 2, {"kind": "submit", "request": 1, "tasks": [task]}, ack=1)
         until(lambda: running.client.info(task["id"]).state == "succeeded", what="the end of the task")
-    with stranger(running) as other:  # and in another session: the id says that it is the same task
+    with stranger(running.url) as other:  # and in another session: the id says that it is the same task
         again = {"kind": "submit", "request": 1, "tasks": [{**task, "again": True}]}
         other.say_frame("replay again", 1, hello(), again)
         kinds = [item["kind"] for item in other.hears()["items"]]
@@ -306,7 +239,7 @@ def test_a_frame_that_is_replayed_counts_once(running: Cluster) -> None:
 
 def test_a_gap_in_the_numbers_delivers_nothing(running: Cluster) -> None:
     task = {"id": "01900000-0000-7000-8000-00000000dcba", "name": "work", "args": '["gap"]'}
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame("gap", 1, hello())
         one.hears()
         one.say_frame("gap", 3, {"kind": "submit", "request": 1, "tasks": [task]}, ack=1)
@@ -317,7 +250,7 @@ def test_a_gap_in_the_numbers_delivers_nothing(running: Cluster) -> None:
 
 
 def test_acknowledgements_of_what_was_never_sent(running: Cluster) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame("boaster", 1, hello(), ack=1_000_000)
         assert one.hears()["items"][0]["kind"] == "welcome"
         one.say_frame("boaster", 2, {"kind": "query", "request": 1, "what": "stats"}, ack=-5)
@@ -329,7 +262,7 @@ def test_a_worker_that_reports_what_it_never_got(running: Cluster) -> None:
     task_id = str(running.client.delay("echo", 1))
     outcome = {"id": task_id, "attempt": 1, "status": "succeeded", "started": 0, "ran": 0, "result": '"forged"'}
     unknown = {**outcome, "id": "01900000-0000-7000-8000-0000000000ff"}
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say_frame("forger", 1, hello("worker", slots=0, host="elsewhere", pid=1))
         one.hears()
         one.say_frame("forger", 2, {"kind": "outcomes", "number": 1, "items": [unknown]}, ack=1)
@@ -342,9 +275,9 @@ def test_a_worker_that_reports_what_it_never_got(running: Cluster) -> None:
 
 
 def test_a_frame_over_the_limit_ends_the_connection_only(running: Cluster) -> None:
-    with stranger(running) as one:
+    with stranger(running.url) as one:
         one.say(b"x" * (MAX_FRAME_BYTES + 1))
-    with stranger(running) as other:
+    with stranger(running.url) as other:
         other.say(b"{}")
         assert other.hears_refusal()[0] == "malformed"
 
@@ -361,7 +294,7 @@ def test_many_strangers_that_say_nothing_leave_nothing_behind(running: Cluster) 
 
 def test_a_flood_of_garbage_starves_nobody(running: Cluster) -> None:
     began = time.monotonic()
-    with stranger(running) as one, BlockingClient(running.url) as client:
+    with stranger(running.url) as one, BlockingClient(running.url) as client:
         slowest = 0.0
         while time.monotonic() - began < 2:
             for _ in range(50):

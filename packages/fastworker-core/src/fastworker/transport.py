@@ -42,8 +42,9 @@ MESSAGES_PER_TURN: Final = 64
 """How many messages one turn of the event loop takes in before others get theirs."""
 RECONNECT_MS: Final = (50, 500)
 PAIR_LINGER: Final = 0.1
-REFUSED_BY_NNG: Final = ("auth", "proto", "timeout", "disconnect", "other")
-"""NNG's counters of connections that came to a listener and did not become a pipe."""
+REFUSED_BY_NNG: Final = ("auth", "proto")
+"""NNG's counters of connections that came to a listener and did not become a pipe. `other` would be those that hung up
+by themselves, but it counts the pipes that end, too."""
 
 _sockets_of_this_process: set[int] = set()
 _forked_with_sockets = False

@@ -140,7 +140,7 @@ class Door:
         contact = self._contacts.pop(pipe, None)
         if contact is not None:
             contact.gone = True
-            self.addresses.discard(contact.address)  # type: ignore[arg-type]
+            self.addresses.discard(contact.address)
             self._gone[pipe] = contact
         while len(self._gone) > GONE_REMEMBERED:
             del self._gone[next(iter(self._gone))]
