@@ -80,10 +80,11 @@ class Fort:
 
 
 @contextmanager
-def running_fort(folder: Path) -> Iterator[Fort]:
+def running_fort(folder: Path, **environment: str) -> Iterator[Fort]:
     """`fastworker start` with a TLS address, and a plain one that TLS peers may try."""
     with Cluster(folder) as cluster:
         port, plain = free_port(), f"tcp://127.0.0.1:{free_port()}"
+        cluster.environment |= environment
         program = cluster.start(
             "--insecure", "--listen", f"tls+tcp://127.0.0.1:{port}", "--listen", plain, listen=cluster.url
         )

@@ -117,18 +117,22 @@ class Stranger:
         for _ in range(times):
             if not self._gone.is_set():
                 self.say(body)
-            with contextlib.suppress(pynng.NNGException):
-                while True:
-                    self._socket.recv(block=False)
+            self.overhears()
         return self._gone.is_set()
 
+    def overhears(self) -> None:
+        """Take what has come so far, and throw it away: who does not read is not written to."""
+        with contextlib.suppress(pynng.NNGException):
+            while True:
+                self._socket.recv(block=False)
+
     def is_hung_up_on(self) -> None:
-        """Wait for that; and nothing but refusals is heard before it."""
+        """Wait for that; nothing but refusals and the challenge is heard before it."""
         assert self._gone.wait(5), "still connected"
         self._socket.recv_timeout = 50
         with contextlib.suppress(HungUp):
             while True:
-                assert {item["kind"] for item in self.hears()["items"]} <= {"refused"}
+                assert {item["kind"] for item in self.hears()["items"]} <= {"refused", "challenge"}
 
     def close(self) -> None:
         """Hang up."""

@@ -58,10 +58,13 @@ class ControlPlane:
         """Open the store, recover, listen: in this order, so that no peer meets a control plane without its memory.
 
         Raises:
+            ConfigurationError: there is no usable key.
             StoreError: the store can't be used.
             AddressInUse: another process listens at one of the addresses.
         """
         settings = self.settings
+        encrypted = any(map(is_encrypted, self.addresses))
+        keys = accepted_keys(settings) if encrypted else ()
         self.store = SqliteStore(settings.store_path if settings.store == "sqlite" else None, settings.sync)
         recovered = await self.store.open()
         self.engine = Engine(_patience(settings), Random(), recovered.next_seq)
@@ -103,8 +106,6 @@ class ControlPlane:
         answers.instance = self.peers.instance
         try:
             self.peers.open()
-            encrypted = any(map(is_encrypted, self.addresses))
-            keys = accepted_keys(settings) if encrypted else ()
             self.door.accept(keys)
             for url in self.addresses:
                 self.listener.listen(url, keys if is_encrypted(url) else ())
