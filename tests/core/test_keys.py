@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import SecretStr
 
 from fastworker.errors import ConfigurationError
 from fastworker.key_file import accepted_keys, key_for, key_path, load_keys, make_key, read_keys, retire_key, rotate_key
@@ -119,7 +120,7 @@ def test_a_proof_is_good_for_one_nonce_and_of_one_key() -> None:
 )
 def test_a_bad_key_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(ConfigurationError, match="must be 64 hexadecimal digits") as caught:
-        load_keys(no_key(), given=key)
+        load_keys(no_key(), given=SecretStr(key))
     assert key not in str(caught.value)
 
 
@@ -137,7 +138,7 @@ def test_the_environment_may_hold_two_keys_and_no_more(monkeypatch: pytest.Monke
 def test_the_argument_goes_before_the_environment_and_that_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     in_file = load_keys(no_key(), make=True)
     monkeypatch.setenv("FASTWORKER_KEY", "11" * 32)
-    assert load_keys(load_settings(), given="22" * 32) == (Key(None, b"\x22" * 32),)
+    assert load_keys(load_settings(), given=SecretStr("22" * 32)) == (Key(None, b"\x22" * 32),)
     assert load_keys(load_settings()) == (Key(None, b"\x11" * 32),)
     monkeypatch.delenv("FASTWORKER_KEY")
     assert load_keys(load_settings()) == in_file
@@ -147,8 +148,8 @@ def test_only_encrypted_addresses_need_a_key() -> None:
     assert key_for("ipc:///tmp/a", no_key()) is None
     assert key_for("inproc://a", no_key()) is None
     assert key_for("tcp://a:1", no_key()) is None
-    assert key_for("tls+tcp://a:1", no_key(), KEY) == Key(None, bytes.fromhex(KEY)).of("admin")
-    assert key_for("tls+tcp://a:1", no_key(), f"client:{KEY}") == Key("client", bytes.fromhex(KEY))
+    assert key_for("tls+tcp://a:1", no_key(), SecretStr(KEY)) == Key(None, bytes.fromhex(KEY)).of("admin")
+    assert key_for("tls+tcp://a:1", no_key(), SecretStr(f"client:{KEY}")) == Key("client", bytes.fromhex(KEY))
 
 
 # ---- the file ------------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def test_a_key_is_never_made_for_a_client() -> None:
 
 
 def test_a_key_that_was_given_is_not_written_anywhere() -> None:
-    load_keys(no_key(), given=KEY, make=True)
+    load_keys(no_key(), given=SecretStr(KEY), make=True)
     assert not key_path().exists()
 
 

@@ -14,6 +14,8 @@ from datetime import datetime
 from itertools import repeat
 from typing import Any, Self, Unpack
 
+from pydantic import SecretStr
+
 from fastworker import current
 from fastworker.addresses import candidates
 from fastworker.client_schedules import ScheduleCalls
@@ -80,7 +82,7 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
     def __init__(self, url: str | None = None, key: str | None = None, *, connect_timeout: float | None = None) -> None:
         self._settings = load_settings(connect_timeout=connect_timeout)
         self._places = candidates(url, self._settings)
-        self._key = key
+        self._key = SecretStr(key) if key else None  # so that no traceback with its variables shows it
         self._requests = itertools.count(1)
         self._submits: dict[int, tuple[Submit, asyncio.Future[None]]] = {}
         self._asked: dict[int, tuple[Request, asyncio.Future[Any]]] = {}

@@ -12,6 +12,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from fastworker.addresses import is_encrypted
 from fastworker.errors import ConfigurationError
 from fastworker.keys import MOST_KEYS, Key, KeyRole, role_keys
@@ -23,7 +25,7 @@ def key_path() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "fastworker" / "key"
 
 
-def load_keys(settings: Settings, given: str | None = None, *, make: bool = False) -> tuple[Key, ...]:
+def load_keys(settings: Settings, given: SecretStr | None = None, *, make: bool = False) -> tuple[Key, ...]:
     """The keys, the one to connect with first: from the argument, `FASTWORKER_KEY`, or the key file.
 
     Args:
@@ -34,9 +36,9 @@ def load_keys(settings: Settings, given: str | None = None, *, make: bool = Fals
     Raises:
         ConfigurationError: there is no key, or it has not the right form.
     """
-    said = given or (settings.key.get_secret_value() if settings.key else None)
+    said = given or settings.key
     if said is not None:
-        return _parse(said)
+        return _parse(said.get_secret_value())
     if make and not key_path().exists():
         make_key()
     return read_keys()
@@ -71,7 +73,7 @@ def _parse(text: str) -> tuple[Key, ...]:
     return keys
 
 
-def key_for(url: str, settings: Settings, given: str | None = None) -> Key | None:
+def key_for(url: str, settings: Settings, given: SecretStr | None = None) -> Key | None:
     """The key with which a peer connects to an address, if that needs one."""
     return load_keys(settings, given)[0].for_dialing() if is_encrypted(url) else None
 
