@@ -152,6 +152,9 @@ class SimListener:
     def is_locked(self, pipe: int) -> bool:
         return False
 
+    def certified_name(self, pipe: int) -> str | None:
+        return None
+
     def peer_address(self, pipe: int) -> tuple[str, int] | None:
         return None
 

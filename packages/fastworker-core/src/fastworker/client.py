@@ -21,12 +21,12 @@ from fastworker.addresses import candidates
 from fastworker.client_schedules import ScheduleCalls
 from fastworker.codec import Signature
 from fastworker.connection import Connection, refusal
+from fastworker.credentials import credential_for
 from fastworker.ending import Ending
 from fastworker.errors import ConnectionFailed, NoControlPlane, PayloadTooLarge, ResultTimeout
 from fastworker.events import Events, Follower
 from fastworker.function import AnyTaskFunction
 from fastworker.handle import TaskHandle
-from fastworker.key_file import key_for
 from fastworker.legacy import LegacyCalls, call_options
 from fastworker.lifecycle import State
 from fastworker.live import Listening, Live
@@ -113,14 +113,14 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
                 current.opened(self)
                 return self
             except TimeoutError:
-                why = await why_unreachable(url, key_for(url, self._settings, self._key))
+                why = await why_unreachable(url, credential_for(url, self._settings, self._key))
                 tried.append(f"  {url} ({source}): {why}, for {self._settings.connect_timeout:g} s")
         raise NoControlPlane("\n".join(["no control plane was found; tried:", *tried, "Start one: fastworker start"]))
 
     async def _connect(self, url: str) -> Connection:
         connection = Connection(
             url,
-            key_for(url, self._settings, self._key),
+            credential_for(url, self._settings, self._key),
             hello=self._hello,
             on_message=self._received,
             on_welcome=self._welcomed,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from fastworker.addresses import is_insecure
+from fastworker.credentials import Credential
 from fastworker.errors import ForkError, ProtocolMismatch
 from fastworker.keys import Key
 from fastworker.protocol import (
@@ -35,7 +36,7 @@ class Connection:
 
     Args:
         url: where the control plane listens.
-        key: the key of a role, where the address needs one.
+        credential: the key of a role or certificates, where the address needs them.
         hello: makes the first message of each session.
         on_message: gets each message, in the event loop.
         on_welcome: is called when a session has begun; whatever the control plane must know is to be said again.
@@ -44,14 +45,14 @@ class Connection:
     def __init__(
         self,
         url: str,
-        key: Key | None,
+        credential: Credential | None,
         *,
         hello: Callable[[], Hello],
         on_message: Callable[[Message], None],
         on_welcome: Callable[[Welcome], None],
     ) -> None:
         self.url = url
-        self._key = key
+        self._credential = credential
         self._hello = hello
         self._on_message = on_message
         self._on_welcome = on_welcome
@@ -80,7 +81,7 @@ class Connection:
         self._session.post(self._hello())
         self._dialer.open(self._received, self._connected, self._disconnected, self.flush)
         try:
-            self._dialer.dial(self.url, self._key)
+            self._dialer.dial(self.url, self._credential)
             await asyncio.wait_for(asyncio.shield(self._welcomed), timeout)
         except BaseException:
             self._shut()
@@ -191,7 +192,7 @@ class Connection:
     # ---- in ------------------------------------------------------------------------------------------------------
 
     def _connected(self, pipe: PipeId) -> None:
-        if self._key is None:
+        if not isinstance(self._credential, Key):
             self._go_on(pipe)
 
     def _prove(self, pipe: PipeId, challenge: Challenge, key: Key) -> None:
@@ -223,8 +224,8 @@ class Connection:
         if self._closed:
             return
         match frame.items:
-            case [Challenge() as challenge] if self._key is not None:
-                self._prove(pipe, challenge, self._key)
+            case [Challenge() as challenge] if isinstance(self._credential, Key):
+                self._prove(pipe, challenge, self._credential)
         if frame.session != self._session.id:
             return
         self._take(frame)

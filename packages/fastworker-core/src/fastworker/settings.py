@@ -38,6 +38,7 @@ class Settings(BaseSettings):
         key: the cluster key, 64 hexadecimal digits, or the key of a role; two during a rotation.
         modules: the modules that hold task functions.
         listen: the addresses of the control plane.
+        certificates: a folder that `fastworker certs` made, to be used in place of keys.
         insecure: allow plain `tcp://`.
         max_connections: connections that the control plane takes at once.
         store: `sqlite`, or `memory`.
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
         default_factory=list, validation_alias=AliasChoices("FASTWORKER_TASK_MODULES", "FASTWORKER_MODULES")
     )
     listen: Words = Field(default_factory=list)
+    certificates: Path | None = None
     insecure: bool = False
     max_connections: int = Field(default=10_000, ge=1)
     store: StoreKind = "sqlite"

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import pynng  # type: ignore[import-untyped, unused-ignore]
 
+from fastworker.credentials import CONTROL_PLANE_HOST, Certificates, Credential
 from fastworker.errors import AddressInUse, ConfigurationError, ConnectionFailed, ForkError
 from fastworker.keys import Key
 from fastworker.protocol import MAX_FRAME_BYTES
@@ -180,14 +181,15 @@ class Listener(_Socket):
         super().__init__(_lib.nng_rep0_open_raw, pynng.Rep0, loop, max_bytes)
         self._listeners: list[Any] = []
         self._locked: list[Any] = []  # those that want a key
+        self._certified = False
         self._unlocked: set[int] = set()  # the numbers of the others
 
-    def listen(self, url: str, keys: Sequence[Key] = ()) -> None:
+    def listen(self, url: str, accepted: Sequence[Key] | Certificates = ()) -> None:
         """Listen at an address too; call after `open`.
 
         Args:
             url: `inproc://…`, `ipc://…`, `tcp://…` or `tls+tcp://…`.
-            keys: the role keys that open it, for `tls+tcp` only.
+            accepted: the role keys that open it, or certificates of the same authority; for `tls+tcp` only.
 
         Raises:
             AddressInUse: another process listens there.
@@ -196,25 +198,39 @@ class Listener(_Socket):
         listener = _ffi.new("nng_listener *")
         _check(url, _lib.nng_listener_create(listener, self._socket.socket, url.encode()))
         _check(url, _lib.nng_listener_set_size(listener[0], b"recv-size-max", self.max_bytes + HEADER_BYTES))
-        if keys:
-            config = _psk(pynng.TLSConfig.MODE_SERVER, keys)
+        if accepted:
+            config = _tls(pynng.TLSConfig.MODE_SERVER, accepted)
             _check(url, _lib.nng_listener_set_ptr(listener[0], b"tls-config", config._tls_config))
         _check(url, _lib.nng_listener_start(listener[0], 0))
         self._listeners.append(listener)
-        if keys:
+        if isinstance(accepted, Certificates):
+            self._certified = True
+        elif accepted:
             self._locked.append(listener)
-        else:
+        if not accepted:
             self._unlocked.add(int(_lib.nng_listener_id(listener[0])))
 
     def change_keys(self, keys: Sequence[Key]) -> None:
         """From now on other keys open it. One connection that NNG waits for already still meets the old ones."""
         for listener in self._locked:
-            config = _psk(pynng.TLSConfig.MODE_SERVER, keys)
+            config = _tls(pynng.TLSConfig.MODE_SERVER, keys)
             pynng.nng.check_err(_lib.nng_listener_set_ptr(listener[0], b"tls-config", config._tls_config))
 
     def is_locked(self, pipe: PipeId) -> bool:
         """Whether a connection came in where a key is wanted. If it is gone and nobody knows any more: yes."""
         return int(_lib.nng_listener_id(_lib.nng_pipe_listener(_pipe(pipe)))) not in self._unlocked
+
+    def certified_name(self, pipe: PipeId) -> str | None:
+        """The common name in the certificate of a peer, which TLS has verified; None where there is none."""
+        name = _ffi.new("char **")
+        if not self._certified or _lib.nng_pipe_get_string(_pipe(pipe), b"tls-peer-cn", name) != 0:
+            return None
+        if name[0] == _ffi.NULL:
+            return None
+        try:
+            return bytes(_ffi.string(name[0])).decode(errors="replace")
+        finally:
+            _lib.nng_strfree(name[0])
 
     def refused(self) -> int:
         """How many connections failed before they were one: in the TLS handshake, or not speaking NNG's protocol."""
@@ -261,23 +277,24 @@ class Dialer(_Socket):
         super().__init__(_lib.nng_req0_open_raw, pynng.Req0, loop, max_bytes)
         self._socket.reconnect_time_min, self._socket.reconnect_time_max = RECONNECT_MS
 
-    def dial(self, url: str, key: Key | None = None) -> None:
+    def dial(self, url: str, credential: Credential | None = None) -> None:
         """Start to connect in the background; call after `open`. Safe to call for one address only."""
-        _check(url, _lib.nng_dialer_start(self._dialer(url, key), _lib.NNG_FLAG_NONBLOCK))
+        _check(url, _lib.nng_dialer_start(self._dialer(url, credential), _lib.NNG_FLAG_NONBLOCK))
 
-    async def dial_once(self, url: str, key: Key | None, timeout: float) -> str:
+    async def dial_once(self, url: str, credential: Credential | None, timeout: float) -> str:
         """Dial once, and close; what came of it in a few words. NNG says that only to those who wait for it."""
-        dialing = self._loop.run_in_executor(None, _lib.nng_dialer_start, self._dialer(url, key), 0)
+        dialing = self._loop.run_in_executor(None, _lib.nng_dialer_start, self._dialer(url, credential), 0)
         await asyncio.wait([dialing], timeout=timeout)
         self.close()  # ends the wait, if it goes on
         return _WHY_NOT.get(await dialing, "no answer")
 
-    def _dialer(self, url: str, key: Key | None) -> Any:
+    def _dialer(self, url: str, credential: Credential | None) -> Any:
         dialer = _ffi.new("nng_dialer *")
         _check(url, _lib.nng_dialer_create(dialer, self._socket.socket, url.encode()))
         _check(url, _lib.nng_dialer_set_size(dialer[0], b"recv-size-max", self.max_bytes + HEADER_BYTES))
-        if key is not None:
-            config = _psk(pynng.TLSConfig.MODE_CLIENT, [key])
+        if credential is not None:
+            shown = [credential] if isinstance(credential, Key) else credential
+            config = _tls(pynng.TLSConfig.MODE_CLIENT, shown)
             _check(url, _lib.nng_dialer_set_ptr(dialer[0], b"tls-config", config._tls_config))
         return dialer[0]
 
@@ -296,8 +313,8 @@ _WHY_NOT: Final = {
 }
 
 
-def _psk(mode: int, keys: Sequence[Key]) -> Any:
-    """A TLS configuration with pre-shared keys: encryption and mutual authentication without certificates.
+def _tls(mode: int, shown: Sequence[Key] | Certificates) -> Any:
+    """A TLS configuration with pre-shared keys or certificates: encryption, and each end proves itself to the other.
 
     TLS 1.3 only: all its suites are AEAD, and Mbed TLS always adds an ephemeral key to the pre-shared one where the
     other end can, so that a key that leaks does not open what was recorded before.
@@ -305,10 +322,23 @@ def _psk(mode: int, keys: Sequence[Key]) -> Any:
     config = pynng.TLSConfig(mode)
     tls = config._tls_config
     pynng.nng.check_err(_lib.nng_tls_config_version(tls, _lib.NNG_TLS_1_3, _lib.NNG_TLS_1_3))
-    for key in keys:
+    if isinstance(shown, Certificates):
+        _certify(tls, mode, shown)
+        return config
+    for key in shown:
         secret = key.pre_shared
         pynng.nng.check_err(_lib.nng_tls_config_psk(tls, key.identity.encode(), secret, len(secret)))
     return config
+
+
+def _certify(tls: Any, mode: int, shown: Certificates) -> None:
+    code = _lib.nng_tls_config_auth_mode(tls, _lib.NNG_TLS_AUTH_MODE_REQUIRED)
+    code = code or _lib.nng_tls_config_ca_chain(tls, shown.authority.encode(), _ffi.NULL)
+    code = code or _lib.nng_tls_config_own_cert(tls, shown.certificate.encode(), shown.key.encode(), _ffi.NULL)
+    if mode == pynng.TLSConfig.MODE_CLIENT:
+        code = code or _lib.nng_tls_config_server_name(tls, CONTROL_PLANE_HOST.encode())
+    if code != 0:
+        raise ConfigurationError("the certificates can't be used: make them anew with fastworker certs")
 
 
 def _pipe(number: PipeId) -> Any:
@@ -353,9 +383,9 @@ def send_to_pair(url: str, body: bytes, timeout: float) -> None:
         raise ConnectionFailed(f"{url}: {error}") from None
 
 
-async def why_unreachable(url: str, key: Key | None, timeout: float = 1.0) -> str:
+async def why_unreachable(url: str, credential: Credential | None, timeout: float = 1.0) -> str:
     """Why nobody welcomes us at an address, as far as can be found out."""
-    return await Dialer(asyncio.get_running_loop()).dial_once(url, key, timeout)
+    return await Dialer(asyncio.get_running_loop()).dial_once(url, credential, timeout)
 
 
 def _ignore_message(pipe: PipeId, body: bytes) -> None:

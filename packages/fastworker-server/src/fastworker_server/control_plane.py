@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fastworker.addresses import is_encrypted, is_insecure, listening_addresses
-from fastworker.key_file import accepted_keys
+from fastworker.credentials import Certificates, accepted_credentials
 from fastworker.limits import TaskLimits
 from fastworker.settings import Settings
 from fastworker.transport import Listener
@@ -64,7 +64,7 @@ class ControlPlane:
         """
         settings = self.settings
         encrypted = any(map(is_encrypted, self.addresses))
-        keys = accepted_keys(settings) if encrypted else ()
+        accepted = accepted_credentials(settings) if encrypted else ()
         self.store = SqliteStore(settings.store_path if settings.store == "sqlite" else None, settings.sync)
         recovered = await self.store.open()
         self.engine = Engine(_patience(settings), Random(), recovered.next_seq)
@@ -106,16 +106,17 @@ class ControlPlane:
         answers.instance = self.peers.instance
         try:
             self.peers.open()
+            keys = () if isinstance(accepted, Certificates) else accepted
             self.door.accept(keys)
             for url in self.addresses:
-                self.listener.listen(url, keys if is_encrypted(url) else ())
+                self.listener.listen(url, accepted if is_encrypted(url) else ())
         except BaseException:
             self.listener.close()
             await self.store.close()
             raise
         self._chores = [asyncio.create_task(self._forget_forever())]
         self._chores.append(asyncio.create_task(end_stalled(self.addresses, self.door)))
-        if encrypted and settings.key is None:
+        if keys and settings.key is None:
             self._chores.append(asyncio.create_task(watch_keys(keys, self.listener, self.door)))
         self.peers.pump()
 

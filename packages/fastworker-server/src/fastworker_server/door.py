@@ -1,7 +1,8 @@
 """The door: what a connection has to show before it is listened to, and how much it may say then.
 
 A connection over `ipc` is of this user (its uid is looked at), one over `inproc` of this process, and plain `tcp` was
-allowed with `--insecure`: they are admins. One over TLS is asked to prove a key first; see `fastworker.keys`.
+allowed with `--insecure`: they are admins. One over TLS is asked to prove a key first, see
+`fastworker.keys`; or its certificate names its role, see `fastworker.credentials`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from fastworker.keys import Key, KeyRole, new_nonce
 from fastworker.protocol import Challenge, Frame, Proof, encode
@@ -30,6 +31,9 @@ FRAMES_PER_SECOND: Final = 20_000
 
 GONE_REMEMBERED: Final = 1000
 """Connections that are closed, and of which messages may still come up."""
+
+
+_ROLES: Final[dict[str, KeyRole]] = {role: role for role in get_args(KeyRole)}
 
 
 @dataclass(slots=True)
@@ -117,9 +121,9 @@ class Door:
 
     def _meet(self, pipe: PipeId) -> Contact:
         locked = self._listener.is_locked(pipe)
-        contact = Contact(
-            pipe, None if locked else "admin", new_nonce(), self._loop.time(), self._listener.peer_address(pipe)
-        )
+        certified = self._listener.certified_name(pipe) if locked else None
+        role = _ROLES.get(certified or "") if locked else "admin"
+        contact = Contact(pipe, role, new_nonce(), self._loop.time(), self._listener.peer_address(pipe))
         if contact.address is not None:
             self.addresses.add(contact.address)
         self._contacts[pipe] = self._silent[pipe] = contact
@@ -129,7 +133,9 @@ class Door:
             self._refuse(contact, "other-user")
         elif len(self._contacts) > self._most:
             self._refuse(contact, "too-many-connections")
-        elif locked and not self._listener.send(pipe, encode(Frame("", 0, 0, [Challenge(contact.nonce)]))):
+        elif certified is not None and role is None:
+            self._refuse(contact, "no-role")
+        elif role is None and not self._listener.send(pipe, encode(Frame("", 0, 0, [Challenge(contact.nonce)]))):
             self._refuse(contact, "busy")
         self._watch()
         return contact

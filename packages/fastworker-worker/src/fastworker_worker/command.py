@@ -16,9 +16,8 @@ import typer
 
 from fastworker.addresses import candidates
 from fastworker.cli.output import LogFormat, LogLevel, Url, set_up_logging
+from fastworker.credentials import Credential, credential_for
 from fastworker.function import registry
-from fastworker.key_file import key_for
-from fastworker.keys import Key
 from fastworker.settings import Settings, load_settings
 from fastworker.transport import why_unreachable
 from fastworker_worker.modules import import_modules, task_modules
@@ -122,11 +121,11 @@ async def supervise(
 async def serve(settings: Settings, url: str | None, name: str | None, *, own: bool, supervised: bool) -> None:
     """Run a worker until a signal ends it, or, if it is `supervised`, the end of its parent process."""
     address, source = candidates(url, settings)[0]
-    key = key_for(address, settings)
-    worker = Worker(address, key, slots=settings.concurrency, own=own, name=name, recycle=recycle_of(settings))
+    credential = credential_for(address, settings)
+    worker = Worker(address, credential, slots=settings.concurrency, own=own, name=name, recycle=recycle_of(settings))
     stop = asyncio.Event()
     on_signals(stop)
-    if not await _connect(worker, address, key, source, stop):
+    if not await _connect(worker, address, credential, source, stop):
         return
     orphaned = _watch_parent(stop) if supervised else None
     await stop.wait()
@@ -139,7 +138,9 @@ def recycle_of(settings: Settings) -> Recycle:
     return Recycle(settings.max_tasks_per_process, settings.max_memory)
 
 
-async def _connect(worker: Worker, address: str, key: Key | None, source: str, stop: asyncio.Event) -> bool:
+async def _connect(
+    worker: Worker, address: str, credential: Credential | None, source: str, stop: asyncio.Event
+) -> bool:
     """Connect, however long that takes; False if a signal came first."""
     connecting = asyncio.ensure_future(worker.start())
     stopping = asyncio.ensure_future(stop.wait())
@@ -149,7 +150,7 @@ async def _connect(worker: Worker, address: str, key: Key | None, source: str, s
             connecting.cancel()
             return False
         if not connecting.done():
-            why = await why_unreachable(address, key)
+            why = await why_unreachable(address, credential)
             logger.warning(
                 "no control plane yet at %s (%s): %s; start one: fastworker start. Trying on", address, source, why
             )

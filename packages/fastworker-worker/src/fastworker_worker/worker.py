@@ -14,8 +14,8 @@ from typing import Final
 
 from fastworker.connection import Connection
 from fastworker.context import CurrentTask
+from fastworker.credentials import Credential
 from fastworker.function import Registry, registry
-from fastworker.keys import Key
 from fastworker.middleware import active_middleware
 from fastworker.protocol import (
     PROTOCOL_VERSION,
@@ -63,7 +63,7 @@ class Worker:
 
     Args:
         url: where the control plane is.
-        key: the key of a role, where the address needs one.
+        credential: the key of a role or certificates, where the address needs them.
         slots: tasks to run at once.
         own: belongs to the control plane, so works only where no other worker can.
         name: default: host, process id and a random part.
@@ -77,7 +77,7 @@ class Worker:
     def __init__(
         self,
         url: str,
-        key: Key | None = None,
+        credential: Credential | None = None,
         *,
         slots: int = 8,
         own: bool = False,
@@ -101,7 +101,9 @@ class Worker:
         self._noted: set[CurrentTask] = set()
         self._draining = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._connection = Connection(url, key, hello=self._hello, on_message=self._received, on_welcome=self._welcomed)
+        self._connection = Connection(
+            url, credential, hello=self._hello, on_message=self._received, on_welcome=self._welcomed
+        )
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
