@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fastworker import BlockingClient
+from fastworker import BlockingClient, TaskFailed
 from fastworker.protocol import MAX_FRAME_BYTES, PROTOCOL_VERSION
 from fastworker.tasks import new_task_id
 from tests.support.cluster import Cluster
@@ -294,12 +294,40 @@ def test_many_strangers_that_say_nothing_leave_nothing_behind(running: Cluster) 
 
 def test_a_flood_of_garbage_starves_nobody(running: Cluster) -> None:
     began = time.monotonic()
-    with stranger(running.url) as one, BlockingClient(running.url) as client:
+    one = Stranger(running.url)
+    with BlockingClient(running.url) as client:
         slowest = 0.0
         while time.monotonic() - began < 2:
-            for _ in range(50):
-                one.say(b"garbage" * 100)
+            if one.says_until_gone(b"garbage" * 100, 50):
+                one.close()
+                one = Stranger(running.url)
             asked = time.monotonic()
             assert client.result(client.delay("add", 1, 1), 15) == 2
             slowest = max(slowest, time.monotonic() - asked)
+    one.close()
     assert slowest < 1.0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "[" * 100_000,
+        "[" * 50_000 + "]" * 50_000,
+        '{"a":' * 3000 + "1" + "}" * 3000,
+        f"[{'9' * 1_000_000},1]",
+        "[1e999999,1]",
+    ],
+    ids=["an abyss", "a deep list", "a deep object", "a million digits", "a huge exponent"],
+)
+def test_arguments_too_deep_or_too_long_fail_their_task_only(running: Cluster, args: str) -> None:
+    task_id = new_task_id()
+    with stranger(running.url) as one:
+        one.say_frame(one.session, 1, hello())
+        one.hears_a("welcome")
+        task = {"id": task_id, "name": "add", "args": args}
+        one.say_frame(one.session, 2, {"kind": "submit", "request": 1, "tasks": [task]}, ack=1)
+        one.hears_a("accepted")
+    with pytest.raises(TaskFailed) as caught:
+        running.client.result(task_id, 10)
+    assert caught.value.error_type == "fastworker.errors.InvalidArguments"
+    assert len(str(caught.value)) < 10_000

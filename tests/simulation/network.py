@@ -152,6 +152,9 @@ class SimListener:
     def is_locked(self, pipe: int) -> bool:
         return False
 
+    def is_open(self, pipe: int) -> bool:
+        return True
+
     def certified_name(self, pipe: int) -> str | None:
         return None
 

@@ -218,7 +218,14 @@ class Listener(_Socket):
 
     def is_locked(self, pipe: PipeId) -> bool:
         """Whether a connection came in where a key is wanted. If it is gone and nobody knows any more: yes."""
-        return int(_lib.nng_listener_id(_lib.nng_pipe_listener(_pipe(pipe)))) not in self._unlocked
+        return self._listener_of(pipe) not in self._unlocked
+
+    def is_open(self, pipe: PipeId) -> bool:
+        """Whether a connection is still there."""
+        return self._listener_of(pipe) > 0
+
+    def _listener_of(self, pipe: PipeId) -> int:
+        return int(_lib.nng_listener_id(_lib.nng_pipe_listener(_pipe(pipe))))
 
     def certified_name(self, pipe: PipeId) -> str | None:
         """The common name in the certificate of a peer, which TLS has verified; None where there is none."""

@@ -124,6 +124,9 @@ class Door:
         certified = self._listener.certified_name(pipe) if locked else None
         role = _ROLES.get(certified or "") if locked else "admin"
         contact = Contact(pipe, role, new_nonce(), self._loop.time(), self._listener.peer_address(pipe))
+        if not self._listener.is_open(pipe):  # it never says that it leaves, so nobody would forget it
+            contact.ended = True
+            return contact
         if contact.address is not None:
             self.addresses.add(contact.address)
         self._contacts[pipe] = self._silent[pipe] = contact
