@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.hosts import Network
 from tests.support.waiting import Promised
 
 
@@ -53,7 +54,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     fixtures: dict[str, Any] = getattr(item, "funcargs", {})
     if report.failed:
-        for cluster in fixtures.values():
-            if isinstance(cluster, Cluster):
-                report.sections += [(f"printed by {name}", text[-6000:]) for name, text in cluster.logs()]
+        found = [value for value in fixtures.values() if isinstance(value, Cluster)]
+        found += [host for value in fixtures.values() if isinstance(value, Network) for host in value.hosts]
+        for cluster in found:
+            report.sections += [(f"printed by {name}", text[-6000:]) for name, text in cluster.logs()]
     return report

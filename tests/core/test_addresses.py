@@ -139,4 +139,27 @@ def test_a_client_looks_where_it_is_told_then_in_the_settings_then_at_the_users_
     settings = load_settings(url="tcp://b:1")
     assert candidates("a:1", settings) == [("tls+tcp://a:1", "given")]
     assert candidates(None, settings) == [("tcp://b:1", "FASTWORKER_URL or [tool.fastworker] url")]
-    assert candidates(None, load_settings()) == [(local_url(), "this user's socket on this host")]
+    assert candidates(None, load_settings()) == [
+        (local_url(), "this user's socket on this host"),
+        ("lan://", "a search on the network"),
+    ]
+
+
+def test_one_control_plane_may_be_looked_for_at_several_addresses() -> None:
+    places = [place for place, _ in candidates("tls+tcp://a:5555,b:6666,tcp://c:1,d:2", load_settings())]
+    assert places == ["tls+tcp://a:5555", "tls+tcp://b:6666", "tcp://c:1", "tcp://d:2"]
+    assert [place for place, _ in candidates("a:5555,b:6666", load_settings())] == [
+        "tls+tcp://a:5555",
+        "tls+tcp://b:6666",
+    ]
+    assert candidates("ipc:///tmp/a,b", load_settings()) == [("ipc:///tmp/a,b", "given")]
+    assert candidates("lan://office", load_settings()) == [("lan://office", "given")]
+    with pytest.raises(ConfigurationError, match="'tls\\+tcp://' is not an address"):
+        candidates("tls+tcp://a:5555,", load_settings())
+
+
+def test_on_the_network_it_listens_at_all_interfaces_unless_told_otherwise() -> None:
+    assert listening_addresses(load_settings(lan=True))[1:] == ["tls+tcp://0.0.0.0:5555"]
+    mine = "ipc:///tmp/mine"
+    assert listening_addresses(load_settings(lan=True, listen=[mine])) == [mine, "tls+tcp://0.0.0.0:5555"]
+    assert listening_addresses(load_settings(lan=True, listen=["10.0.0.1:6"]))[1:] == ["tls+tcp://10.0.0.1:6"]

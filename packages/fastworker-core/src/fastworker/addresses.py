@@ -19,6 +19,9 @@ from fastworker.settings import Settings
 LONGEST_SOCKET_PATH: Final = 107
 """`sun_path` of unix(7) has 108 bytes, with the closing zero."""
 DEFAULT_TCP: Final = "tls+tcp://127.0.0.1:5555"
+ALL_INTERFACES: Final = "tls+tcp://0.0.0.0:5555"
+LAN: Final = "lan://"
+"""Not an address: whichever control plane a search on the network finds; `lan://NAME` is the one of that name."""
 
 
 def runtime_directory() -> Path:
@@ -63,6 +66,35 @@ def checked(url: str) -> str:
     return url
 
 
+def checked_places(text: str) -> str:
+    """Where to look for one control plane: an address, several with commas between them, or `lan://`.
+
+    A part without a scheme has that of the part before it: `tls+tcp://a:5555,b:5555`.
+    """
+    return ",".join(checked(url) if not url.startswith(LAN) else url for url in split(text))
+
+
+def split(text: str) -> list[str]:
+    """The addresses in a text of several."""
+    urls: list[str] = []
+    scheme = ""
+    for part in text.split(","):
+        if "://" in part:
+            scheme = part.partition("://")[0]
+            urls.append(part)
+        elif scheme in ("ipc", "inproc"):  # the comma belongs to the path
+            urls[-1] += f",{part}"
+        else:
+            scheme = scheme or "tls+tcp"
+            urls.append(f"{scheme}://{part}" if urls or ":" in part else part)
+    return urls
+
+
+def needs_key(text: str) -> bool:
+    """Whether one of these addresses can't be dialled without a key. A search beside others is left out then."""
+    return text.startswith(LAN) or any(map(is_encrypted, split(text)))
+
+
 def is_encrypted(url: str) -> bool:
     """Whether an address needs a key."""
     return url.startswith("tls+tcp://")
@@ -85,6 +117,8 @@ def listening_addresses(settings: Settings) -> list[str]:
             raise ConfigurationError(
                 f"{url} would be open to everybody who can reach it: use tls+tcp://, or allow it with --insecure"
             )
+    if settings.lan and not any(map(is_encrypted, said)):
+        said.append(ALL_INTERFACES)
     if any(url.startswith("ipc://") for url in said):
         return said
     return [local_url(), *(said or [DEFAULT_TCP])]
@@ -93,7 +127,7 @@ def listening_addresses(settings: Settings) -> list[str]:
 def candidates(url: str | None, settings: Settings) -> Sequence[tuple[str, str]]:
     """Where a control plane may be, best first, each with the place that named it."""
     if url:
-        return [(checked(url), "given")]
+        return [(place, "given") for place in split(checked_places(url))]
     if settings.url:
-        return [(checked(settings.url), "FASTWORKER_URL or [tool.fastworker] url")]
-    return [(local_url(), "this user's socket on this host")]
+        return [(place, "FASTWORKER_URL or [tool.fastworker] url") for place in split(checked_places(settings.url))]
+    return [(local_url(), "this user's socket on this host"), (LAN, "a search on the network")]

@@ -21,7 +21,7 @@ from fastworker.addresses import candidates
 from fastworker.client_schedules import ScheduleCalls
 from fastworker.codec import Signature
 from fastworker.connection import Connection, refusal
-from fastworker.credentials import credential_for
+from fastworker.credentials import Credential, credential_for
 from fastworker.ending import Ending
 from fastworker.errors import ConnectionFailed, NoControlPlane, PayloadTooLarge, ResultTimeout
 from fastworker.events import Events, Follower
@@ -53,11 +53,11 @@ from fastworker.protocol import (
     Welcome,
 )
 from fastworker.release import RELEASE
+from fastworker.route import why_nobody
 from fastworker.settings import load_settings
 from fastworker.submission import submission_by_name
 from fastworker.tasks import Priority
 from fastworker.trace_context import carry_on
-from fastworker.transport import why_unreachable
 
 TASKS_PER_REQUEST = 5000
 CHARACTERS_PER_REQUEST = 1024 * 1024
@@ -71,7 +71,8 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
     submitted in the same event loop go through it.
 
     Args:
-        url: where the control plane is; default: `FASTWORKER_URL`, then this user's socket on this host.
+        url: where the control plane is; default: `FASTWORKER_URL`, then this user's socket on this host, then a
+            search on the network. Several addresses of one control plane may stand with commas between them.
         key: the cluster key or a role's as text, where the address needs one.
         connect_timeout: seconds to look for the control plane; default 10.
 
@@ -106,21 +107,23 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         if self._connection is not None:
             return self
         self._loop = asyncio.get_running_loop()
-        tried = []
-        for url, source in self._places:
-            try:
-                self._connection = await self._connect(url)
-                current.opened(self)
-                return self
-            except TimeoutError:
-                why = await why_unreachable(url, credential_for(url, self._settings, self._key))
-                tried.append(f"  {url} ({source}): {why}, for {self._settings.connect_timeout:g} s")
-        raise NoControlPlane("\n".join(["no control plane was found; tried:", *tried, "Start one: fastworker start"]))
+        url = ",".join(place for place, _ in self._places)
+        credential = credential_for(url, self._settings, self._key)
+        try:
+            self._connection = await self._connect(url, credential)
+        except TimeoutError:
+            tried = await why_nobody(self._places, credential)
+            raise NoControlPlane(
+                f"no control plane was found in {self._settings.connect_timeout:g} s; tried:\n{tried}\n"
+                "Start one: fastworker start"
+            ) from None
+        current.opened(self)
+        return self
 
-    async def _connect(self, url: str) -> Connection:
+    async def _connect(self, url: str, credential: Credential | None) -> Connection:
         connection = Connection(
             url,
-            credential_for(url, self._settings, self._key),
+            credential,
             hello=self._hello,
             on_message=self._received,
             on_welcome=self._welcomed,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
+from typing import Final
 
-from fastworker.addresses import is_insecure
+from fastworker.addresses import is_encrypted, is_insecure
 from fastworker.credentials import Credential
-from fastworker.errors import ForkError, ProtocolMismatch
+from fastworker.errors import ConfigurationError, ForkError, ProtocolMismatch
 from fastworker.keys import Key
 from fastworker.protocol import (
     Batch,
@@ -21,22 +23,35 @@ from fastworker.protocol import (
     Message,
     Proof,
     Refused,
+    Watch,
     Welcome,
     decode,
     encode,
 )
+from fastworker.route import Route
 from fastworker.session import NEVER, Session
 from fastworker.transport import Dialer, PipeId, refuse_if_forked
 
 logger = logging.getLogger("fastworker.connection")
+
+COME_BACK_WITHIN: Final = 1.0
+"""Seconds in which NNG, which dials the same address again, most often succeeds; then others are tried too."""
+SILENT_AFTER: Final = 5.0
+"""Seconds without a word in which what was said must be acknowledged, or the cable is cut though nobody told us."""
+SLOWEST_LINK: Final = 100_000
+"""Bytes a second; larger frames get more time."""
+ASK_AFTER: Final = 3.0
+"""Seconds of silence after which something is said over the network, so that an acknowledgement must come."""
+WATCH_EVERY: Final = 1.0
 
 
 class Connection:
     """Delivers messages to and from the control plane, in order, once.
 
     Args:
-        url: where the control plane listens.
-        credential: the key of a role or certificates, where the address needs them.
+        url: where the control plane listens; several addresses with commas between them, or `lan://`, if it may
+            be at one of several places.
+        credential: the key of a role or certificates, where an address needs them.
         hello: makes the first message of each session.
         on_message: gets each message, in the event loop.
         on_welcome: is called when a session has begun; whatever the control plane must know is to be said again.
@@ -53,6 +68,12 @@ class Connection:
     ) -> None:
         self.url = url
         self._credential = credential
+        self._shown: Credential | None = None  # what the address that was dialled last is shown
+        self._route = Route(url, credential)
+        self._address = ""
+        self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
         self._hello = hello
         self._on_message = on_message
         self._on_welcome = on_welcome
@@ -61,6 +82,7 @@ class Connection:
         self._welcomed: asyncio.Future[None] | None = None
         self._settled: asyncio.Event | None = None
         self._here = asyncio.Event()
+        self._gone = asyncio.Event()
         self._flush_soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
@@ -72,20 +94,90 @@ class Connection:
         Raises:
             TimeoutError: nobody welcomed us in time; the connection is closed.
             Refused: the control plane wants nothing to do with us.
+            ConfigurationError: several control planes are on the network, and none was named.
         """
-        if is_insecure(self.url):
-            logger.warning("INSECURE: %s is plain TCP: whoever is on the way reads along, and may change it", self.url)
         self._loop = asyncio.get_running_loop()
         self._dialer = Dialer(self._loop)
         self._welcomed = self._loop.create_future()
         self._session.post(self._hello())
         self._dialer.open(self._received, self._connected, self._disconnected, self.flush)
         try:
-            self._dialer.dial(self.url, self._credential)
+            if self._route.only is not None:
+                self._dial(self._route.only)
+            else:
+                self._looking = asyncio.create_task(self._look())
             await asyncio.wait_for(asyncio.shield(self._welcomed), timeout)
         except BaseException:
             self._shut()
             raise
+
+    # ---- the way -------------------------------------------------------------------------------------------------
+
+    def _dial(self, address: str) -> None:
+        """Dial this address, and no longer the one before."""
+        if is_insecure(address) and address != self._address:
+            logger.warning("INSECURE: %s is plain TCP: whoever is on the way reads along, and may change it", address)
+        self._address = address
+        self._heard_at = self._loop.time()
+        self._shown = self._credential if is_encrypted(address) else None
+        self._dialer.dial(address, self._shown)
+
+    async def _look(self) -> None:
+        """Try one place after the other; again whenever the control plane is gone for more than a moment."""
+        while not self._closed:
+            try:
+                if await self._reach():
+                    await self._until_gone()
+            except ConfigurationError as error:
+                if self._welcomed is not None and not self._welcomed.done():
+                    self._welcomed.set_exception(error)
+                    return
+                logger.warning("%s", error)
+                await asyncio.sleep(COME_BACK_WITHIN)
+
+    async def _reach(self) -> bool:
+        """Go round once; whether somebody answered."""
+        for place in self._route.places:
+            for address in await self._route.addresses(place):
+                self._dial(address)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._route.turn(address)):
+                        await self._here.wait()
+                    self._route.reached(address)
+                    return True
+        self._route.went_round()
+        return False
+
+    async def _until_gone(self) -> None:
+        while True:
+            await self._gone.wait()
+            try:
+                async with asyncio.timeout(COME_BACK_WITHIN):
+                    await self._here.wait()
+            except TimeoutError:
+                return
+
+    def _watch_soon(self) -> None:
+        if self._watching is None and "tcp://" in self._address:
+            self._watching = self._loop.call_later(WATCH_EVERY, self._watch)
+
+    def _watch(self) -> None:
+        """A network that has gone tells nobody: say something into a silence, and dial anew if it goes on."""
+        self._watching = None
+        if self._pipe is None or self._closed:
+            return
+        silence = self._loop.time() - self._heard_at
+        patience = SILENT_AFTER + self._session.unacknowledged_bytes / SLOWEST_LINK
+        if self._session.idle and silence > ASK_AFTER:
+            self.post(Watch([]))
+        elif not self._session.idle and silence > patience:
+            logger.warning("nothing was heard of the control plane at %s for %.0f s", self._address, silence)
+            self._disconnected(self._pipe)
+            self._dial(self._address)
+            return
+        self._watch_soon()
+
+    # ---- what is said --------------------------------------------------------------------------------------------
 
     @property
     def connected(self) -> bool:
@@ -150,8 +242,11 @@ class Connection:
 
     def _shut(self) -> None:
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._watching):
+            if timer is not None:
+                timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         self._dialer.close()
 
     # ---- out -----------------------------------------------------------------------------------------------------
@@ -192,7 +287,7 @@ class Connection:
     # ---- in ------------------------------------------------------------------------------------------------------
 
     def _connected(self, pipe: PipeId) -> None:
-        if not isinstance(self._credential, Key):
+        if not isinstance(self._shown, Key):
             self._go_on(pipe)
 
     def _prove(self, pipe: PipeId, challenge: Challenge, key: Key) -> None:
@@ -204,7 +299,10 @@ class Connection:
     def _go_on(self, pipe: PipeId) -> None:
         """The session goes on over this connection."""
         self._pipe = pipe
+        self._heard_at = self._loop.time()
+        self._gone.clear()
         self._here.set()
+        self._watch_soon()
         self._session.reconnected(self._loop.time())
         if self._welcomed is not None and self._welcomed.done():
             self._dialer.send(self._session.bare_acknowledgement())  # are we still known?
@@ -214,6 +312,7 @@ class Connection:
         if self._pipe == pipe:
             self._pipe = None
             self._here.clear()
+            self._gone.set()
 
     def _received(self, pipe: PipeId, body: bytes) -> None:
         try:
@@ -223,9 +322,10 @@ class Connection:
             return
         if self._closed:
             return
+        self._heard_at = self._loop.time()
         match frame.items:
-            case [Challenge() as challenge] if isinstance(self._credential, Key):
-                self._prove(pipe, challenge, self._credential)
+            case [Challenge() as challenge] if isinstance(self._shown, Key):
+                self._prove(pipe, challenge, self._shown)
         if frame.session != self._session.id:
             return
         self._take(frame)

@@ -16,7 +16,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from fastworker.addresses import is_encrypted
+from fastworker.addresses import is_encrypted, split
 from fastworker.errors import ConfigurationError
 from fastworker.key_file import accepted_keys, key_for
 from fastworker.keys import Key
@@ -64,7 +64,7 @@ def load_certificates(folder: Path) -> Certificates:
 
 def credential_for(url: str, settings: Settings, given: SecretStr | None = None) -> Credential | None:
     """What a peer shows at an address, if that needs anything: a key that was given goes first, then certificates."""
-    if is_encrypted(url) and settings.certificates is not None and given is None:
+    if any(map(is_encrypted, split(url))) and settings.certificates is not None and given is None:
         return load_certificates(settings.certificates)
     return key_for(url, settings, given)
 

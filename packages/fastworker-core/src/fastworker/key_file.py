@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from fastworker.addresses import is_encrypted
+from fastworker.addresses import LAN, needs_key, split
 from fastworker.errors import ConfigurationError
 from fastworker.keys import MOST_KEYS, Key, KeyRole, role_keys
 from fastworker.settings import Settings
@@ -74,8 +74,13 @@ def _parse(text: str) -> tuple[Key, ...]:
 
 
 def key_for(url: str, settings: Settings, given: SecretStr | None = None) -> Key | None:
-    """The key with which a peer connects to an address, if that needs one."""
-    return load_keys(settings, given)[0].for_dialing() if is_encrypted(url) else None
+    """The key with which a peer connects to an address, or to one of several, if that needs one."""
+    if needs_key(url):
+        return load_keys(settings, given)[0].for_dialing()
+    if LAN in split(url):
+        with contextlib.suppress(ConfigurationError):  # then the network is not searched
+            return load_keys(settings, given)[0].for_dialing()
+    return None
 
 
 def accepted_keys(settings: Settings) -> tuple[Key, ...]:
@@ -96,6 +101,19 @@ def make_key() -> bool:
     finally:
         draft.unlink()
     return True
+
+
+def save_key(text: str) -> Key:
+    """Keep a key of another machine in the key file, in place of a key of a role that is there.
+
+    Raises:
+        ConfigurationError: it is no key, or another cluster key is there, which may be the only copy.
+    """
+    key = Key.from_text(text)
+    if key_path().exists() and any(old.role is None and old != key for old in read_keys()):
+        raise ConfigurationError(f"{key_path()} holds another cluster key: move that file away if it is not needed")
+    _replace((key,))
+    return key
 
 
 def rotate_key() -> tuple[Key, ...]:

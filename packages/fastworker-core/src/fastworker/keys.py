@@ -136,6 +136,11 @@ class Key:
         """The pre-shared key of TLS."""
         return hkdf(self.secret, "fastworker tls")
 
+    @property
+    def discovery(self) -> bytes:
+        """The key that signs queries and answers of `fastworker.discovery`."""
+        return hkdf(self.secret, "fastworker discovery")
+
     def proof(self, nonce: str) -> str:
         """The answer to a challenge."""
         return hmac.digest(hkdf(self.secret, "fastworker proof"), nonce.encode(), "sha256").hex()

@@ -178,6 +178,11 @@ class Session:
         return not self._pending and not self._unacknowledged
 
     @property
+    def unacknowledged_bytes(self) -> int:
+        """The size of the frames that were sent and not acknowledged."""
+        return sum(len(body) for _, body in self._unacknowledged)
+
+    @property
     def backlog(self) -> int:
         """Messages that wait for the window to open."""
         return len(self._pending)

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
         modules: the modules that hold task functions.
         listen: the addresses of the control plane.
         certificates: a folder that `fastworker certs` made, to be used in place of keys.
+        lan: listen on all interfaces, and answer machines on the network that look for a control plane.
+        lan_name: the control plane's name on the network; default: that of the host.
         insecure: allow plain `tcp://`.
         max_connections: connections that the control plane takes at once.
         store: `sqlite`, or `memory`.
@@ -82,6 +84,8 @@ class Settings(BaseSettings):
     )
     listen: Words = Field(default_factory=list)
     certificates: Path | None = None
+    lan: bool = False
+    lan_name: str | None = None
     insecure: bool = False
     max_connections: int = Field(default=10_000, ge=1)
     store: StoreKind = "sqlite"

@@ -283,10 +283,14 @@ class Dialer(_Socket):
     def __init__(self, loop: asyncio.AbstractEventLoop, max_bytes: int = MAX_FRAME_BYTES) -> None:
         super().__init__(_lib.nng_req0_open_raw, pynng.Req0, loop, max_bytes)
         self._socket.reconnect_time_min, self._socket.reconnect_time_max = RECONNECT_MS
+        self._dialing: Any = None
 
     def dial(self, url: str, credential: Credential | None = None) -> None:
-        """Start to connect in the background; call after `open`. Safe to call for one address only."""
-        _check(url, _lib.nng_dialer_start(self._dialer(url, credential), _lib.NNG_FLAG_NONBLOCK))
+        """Connect in the background, again and again; call after `open`. The address dialled before is given up."""
+        if self._dialing is not None:
+            _lib.nng_dialer_close(self._dialing)
+        self._dialing = self._dialer(url, credential)
+        _check(url, _lib.nng_dialer_start(self._dialing, _lib.NNG_FLAG_NONBLOCK))
 
     async def dial_once(self, url: str, credential: Credential | None, timeout: float) -> str:
         """Dial once, and close; what came of it in a few words. NNG says that only to those who wait for it."""

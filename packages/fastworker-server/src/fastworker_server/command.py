@@ -19,6 +19,7 @@ from fastworker.cli.output import LogFormat, LogLevel, announce, set_up_logging
 from fastworker.settings import Settings, load_settings
 from fastworker_server.companions import Companions, companion_commands
 from fastworker_server.control_plane import ControlPlane
+from fastworker_server.lan import lines_for_another_machine
 from fastworker_server.own_workers import own_address, own_workers
 from fastworker_worker.command import MaxMemory, MaxTasks, Modules
 from fastworker_worker.modules import task_modules
@@ -36,6 +37,8 @@ DESCRIPTORS: Final = 65_536
 def start(
     modules: Modules = None,
     listen: Annotated[list[str] | None, typer.Option(help="Address to listen at; can be repeated.")] = None,
+    lan: Annotated[bool, typer.Option("--lan", help="Let machines on this network find it and work along.")] = False,
+    lan_name: Annotated[str | None, typer.Option(help="Its name on the network; default: the host's.")] = None,
     store: Annotated[str | None, typer.Option(help="sqlite (default) or memory.")] = None,
     store_path: Annotated[str | None, typer.Option(help="Folder of the store; default .fastworker here.")] = None,
     sync: Annotated[str | None, typer.Option(help="normal (default), or full: survives a loss of power too.")] = None,
@@ -54,6 +57,8 @@ def start(
     set_up_logging(log_level, log_format)
     settings = load_settings(
         listen=listen,
+        lan=lan or None,
+        lan_name=lan_name,
         store=store,
         store_path=store_path,
         sync=sync,
@@ -155,5 +160,9 @@ def _announce(control_plane: ControlPlane, modules: list[str], *, in_process: bo
     announce(f"  store    {control_plane.describe_store()}")
     announce(f"  tasks    {', '.join(modules) or 'NO TASK MODULES: name one, or make a tasks.py here'}")
     announce(f"  runs     {place}, {settings.concurrency} tasks each, while no other worker is connected")
+    if settings.lan:
+        announce("  lan      to let another machine on this network work along, type there:")
+        for line in lines_for_another_machine(settings):
+            announce(f"             {line}")
     if any(map(is_insecure, control_plane.addresses)):
         announce("  INSECURE: plain TCP, open to everybody who can reach it", bold=True, colour="red")

@@ -18,8 +18,8 @@ from fastworker.addresses import candidates
 from fastworker.cli.output import LogFormat, LogLevel, Url, set_up_logging
 from fastworker.credentials import Credential, credential_for
 from fastworker.function import registry
+from fastworker.route import why_nobody
 from fastworker.settings import Settings, load_settings
-from fastworker.transport import why_unreachable
 from fastworker_worker.modules import import_modules, task_modules
 from fastworker_worker.processes import Recycle
 from fastworker_worker.supervisor import Supervisor
@@ -63,7 +63,7 @@ def start(
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
     wait: Annotated[bool, typer.Option("--wait", hidden=True)] = False,
 ) -> None:
-    """Start a worker. It finds the control plane on this host by itself."""
+    """Start a worker. It finds the control plane on this host or network by itself."""
     set_up_logging(log_level, log_format)
     settings = load_settings(
         concurrency=concurrency,
@@ -120,12 +120,13 @@ async def supervise(
 
 async def serve(settings: Settings, url: str | None, name: str | None, *, own: bool, supervised: bool) -> None:
     """Run a worker until a signal ends it, or, if it is `supervised`, the end of its parent process."""
-    address, source = candidates(url, settings)[0]
+    places = candidates(url, settings)
+    address = ",".join(place for place, _ in places)
     credential = credential_for(address, settings)
     worker = Worker(address, credential, slots=settings.concurrency, own=own, name=name, recycle=recycle_of(settings))
     stop = asyncio.Event()
     on_signals(stop)
-    if not await _connect(worker, address, credential, source, stop):
+    if not await _connect(worker, places, credential, stop):
         return
     orphaned = _watch_parent(stop) if supervised else None
     await stop.wait()
@@ -139,7 +140,7 @@ def recycle_of(settings: Settings) -> Recycle:
 
 
 async def _connect(
-    worker: Worker, address: str, credential: Credential | None, source: str, stop: asyncio.Event
+    worker: Worker, places: Sequence[tuple[str, str]], credential: Credential | None, stop: asyncio.Event
 ) -> bool:
     """Connect, however long that takes; False if a signal came first."""
     connecting = asyncio.ensure_future(worker.start())
@@ -150,10 +151,8 @@ async def _connect(
             connecting.cancel()
             return False
         if not connecting.done():
-            why = await why_unreachable(address, credential)
-            logger.warning(
-                "no control plane yet at %s (%s): %s; start one: fastworker start. Trying on", address, source, why
-            )
+            tried = await why_nobody(places, credential)
+            logger.warning("no control plane yet; start one: fastworker start. Trying on; tried:\n%s", tried)
     stopping.cancel()
     await connecting
     return True

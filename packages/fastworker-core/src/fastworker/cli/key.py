@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from fastworker.cli.output import say
 from fastworker.errors import ConfigurationError
-from fastworker.key_file import key_path, make_key, read_keys, retire_key, rotate_key, shown_key
+from fastworker.key_file import key_path, make_key, read_keys, retire_key, rotate_key, save_key, shown_key
 from fastworker.keys import Key, KeyRole
 from fastworker.settings import load_settings
 
@@ -29,6 +30,12 @@ def show(
 ) -> None:
     """Print the cluster key, or the key of a role, to be handed out."""
     typer.echo(shown_key(load_settings(), role).text)
+
+
+@app.command()
+def save() -> None:
+    """Keep a key that comes on standard input, such as `fastworker key show` of another machine."""
+    _tell((save_key(sys.stdin.read()),))
 
 
 @app.command()

@@ -1,0 +1,97 @@
+"""Hosts on one network: they find each other by two commands, and again after whatever happens to the network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tests.support.hosts import Host, Network
+from tests.support.waiting import until
+
+
+def lan(host: Host, *options: str) -> None:
+    """`fastworker start --lan` without own workers; the user's socket stands beside, for the test to look."""
+    host.start("--lan", "--processes", "0", *options)
+
+
+def submit(host: Host, *payloads: str) -> list[str]:
+    return [host.client.delay("work", payload) for payload in payloads]
+
+
+def ran_at(host: Host, handles: Sequence[str]) -> set[str]:
+    """By which workers these tasks were run, now that they have ended, each once."""
+    for handle in handles:
+        host.client.result(handle, 20)
+    views = [host.client.info(handle) for handle in handles]
+    assert {view.attempt for view in views} == {1}
+    return {str(view.worker) for view in views}
+
+
+def joined(host: Host, *names: str, within: float = 25.0) -> None:
+    until(lambda: host.workers() == set(names), within, f"just {names} as workers")
+
+
+def test_workers_find_the_control_plane_and_survive_what_happens_to_the_network(network: Network) -> None:
+    queue, one, two = (network.host(name, f"10.77.0.{n}/24") for n, name in enumerate(("queue", "one", "two"), 1))
+    lan(queue)
+    lines = queue.programs[0].log
+    assert re.search(r"ssh \S+@10\.77\.0\.1 \S+fastworker key show --role worker \| fastworker key save\n", lines)
+    assert re.search(r"^ +fastworker worker start\n", lines, re.MULTILINE)
+    one.take_key(queue)
+    two.take_key(queue)
+    network.call(two, "queue.example", "10.77.0.1")
+
+    one.worker(name="one")
+    two.worker("--url", "tls+tcp://10.77.0.99:5555,queue.example:5555", name="two")
+    joined(queue, "one", "two")
+    assert "found the control plane" in one.programs[0].log
+    assert ran_at(queue, submit(queue, *"abcdefghijklmnop")) == {"one", "two"}
+
+    # A cable is cut: the other one works on. It is mended: what was on its way when it was cut is neither lost nor
+    # run twice.
+    network.cut(one)
+    under_way = submit(queue, *"abcdefghijklmnop")
+    until(lambda: any(queue.client.info(handle).state == "succeeded" for handle in under_way), 10, "work at the other")
+    until(lambda: "nothing was heard of the control plane" in one.programs[0].log, 15, "the worker's notice")
+    network.mend(one)
+    assert ran_at(queue, under_way) == {"one", "two"}
+
+    # The control plane gets another address: one worker searches again, the other one asks for the name again.
+    network.move(queue, "10.77.0.50/24")
+    network.call(two, "queue.example", "10.77.0.50")
+    under_way = submit(queue, *"abcdefghijklmnop")
+    until(lambda: "at tls+tcp://10.77.0.50:5555" in one.programs[0].log, 30, "the worker's search")
+    assert ran_at(queue, under_way) == {"one", "two"}
+
+
+def test_who_finds_several_control_planes_has_to_name_one(network: Network) -> None:
+    office, lab, worker = (
+        network.host(name, f"10.78.0.{n}/24") for n, name in enumerate(("office", "lab", "worker"), 1)
+    )
+    lan(office, "--lan-name", "office")
+    lab.take_key(office, "admin")
+    cluster_key = office.run("key", "show").out.strip()
+    lan_of_lab = lab.start("--lan", "--processes", "0", "--lan-name", "lab", FASTWORKER_KEY=cluster_key)
+    assert "export FASTWORKER_KEY=" in lan_of_lab.log
+    assert cluster_key not in lan_of_lab.log
+    worker.take_key(office)
+
+    refused = worker.run("worker", "start")
+    assert refused.code == 2
+    assert "lan://lab at tls+tcp://10.78.0.2:5555" in refused.err
+    assert "lan://office at tls+tcp://10.78.0.1:5555" in refused.err
+
+    worker.worker(name="named", FASTWORKER_URL="lan://lab")
+    joined(lab, "named")
+    assert office.workers() == set()
+    asked = worker.run("submit", "add", "--args", "[1, 2]", "--url", "lan://lab")
+    assert asked.out.strip() == "3"
+
+
+def test_whoever_holds_another_key_finds_nobody(network: Network) -> None:
+    queue, stranger = (network.host(name, f"10.79.0.{n}/24") for n, name in enumerate(("queue", "stranger"), 1))
+    lan(queue)
+    stranger.run("key", "make")
+    done = stranger.run("list")
+    assert done.code == 4
+    assert "lan:// (a search on the network): nobody answered" in done.err
