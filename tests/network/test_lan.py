@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
+
+import pytest
 
 from tests.support.hosts import Host, Network
 from tests.support.waiting import until
+
+DATAGRAMS = 10_000_000
 
 
 def lan(host: Host, *options: str) -> None:
@@ -95,3 +100,26 @@ def test_whoever_holds_another_key_finds_nobody(network: Network) -> None:
     done = stranger.run("list")
     assert done.code == 4
     assert "lan:// (a search on the network): nobody answered" in done.err
+
+
+@pytest.mark.parametrize("searches", [3, pytest.param(40, marks=pytest.mark.full)])
+def test_a_flood_of_packets_hides_nobody(network: Network, searches: int) -> None:
+    """A rogue floods both who asks and who answers, with noise and with what it has recorded."""
+    queue, one, rogue = (network.host(name, f"10.80.0.{n}/24") for n, name in enumerate(("queue", "one", "rogue"), 1))
+    lan(queue, "--lan-name", "office")
+    one.take_key(queue)
+    flood = rogue.launch("flood", [sys.executable, "-m", "tests.support.flood", str(DATAGRAMS)])
+    until(lambda: "flooding" in flood.log, 10, "the flood")
+
+    done = one.execute([sys.executable, "-m", "tests.support.searches", str(searches)])
+    assert done.code == 0, done.err
+    took = sorted(done.json)
+    print(f"found under a flood within {took[len(took) // 2]} s (median), {took[int(0.95 * len(took))]} s (p95)")
+    assert took[int(0.95 * len(took))] < 2.0
+    assert flood.alive
+    if searches < 40:
+        flood.kill()
+    else:
+        assert flood.wait(600) == 0
+    one.worker(name="one")
+    assert ran_at(queue, submit(queue, "a")) == {"one"}

@@ -63,7 +63,7 @@ async def _ask(sock: socket.socket, looking: Search) -> None:
     for moment in ASK_AT:
         await asyncio.sleep(moment - asked_at)
         asked_at = moment
-        for interface in _interfaces():
+        for interface in interfaces():
             with contextlib.suppress(OSError):  # one that is down, or takes no multicast
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
                 sock.sendto(looking.query(), (GROUP, PORT))
@@ -85,7 +85,7 @@ def answer_forever(answering: Answering, each_second: Callable[[], None]) -> Non
         now = time.monotonic()
         if now >= join_at:
             join_at = now + JOIN_EVERY
-            _join(sock)
+            join(sock)
         if now >= second_at:
             second_at = now + 1.0
             each_second()
@@ -110,9 +110,9 @@ def answering_socket() -> socket.socket:
     return sock
 
 
-def _join(sock: socket.socket) -> None:
+def join(sock: socket.socket) -> None:
     """Join the group on every interface; on most of them we are in it already."""
-    for interface in _interfaces():
+    for interface in interfaces():
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(GROUP) + interface[4:])
 
@@ -127,7 +127,7 @@ def _our_host(asker: tuple[str, int]) -> str:
 
 def our_hosts() -> Sequence[str]:
     """The addresses of this host on its networks, but for the loopback."""
-    found = [_host_on(interface) for interface in _interfaces()]
+    found = [_host_on(interface) for interface in interfaces()]
     return list(dict.fromkeys(host for host in found if host is not None and not host.startswith("127.")))
 
 
@@ -140,7 +140,7 @@ def _host_on(interface: bytes) -> str | None:
     return None
 
 
-def _interfaces() -> Iterator[bytes]:
+def interfaces() -> Iterator[bytes]:
     """Each interface as `struct ip_mreqn` of ip(7): group, address, index."""
     for index, _ in socket.if_nameindex():
         yield struct.pack("=4s4si", bytes(4), bytes(4), index)
