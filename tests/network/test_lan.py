@@ -102,7 +102,7 @@ def test_whoever_holds_another_key_finds_nobody(network: Network) -> None:
     assert "lan:// (a search on the network): nobody answered" in done.err
 
 
-@pytest.mark.parametrize("searches", [3, pytest.param(40, marks=pytest.mark.full)])
+@pytest.mark.parametrize("searches", [3, pytest.param(40, marks=[pytest.mark.full, pytest.mark.timeout(900)])])
 def test_a_flood_of_packets_hides_nobody(network: Network, searches: int) -> None:
     """A rogue floods both who asks and who answers, with noise and with what it has recorded."""
     queue, one, rogue = (network.host(name, f"10.80.0.{n}/24") for n, name in enumerate(("queue", "one", "rogue"), 1))

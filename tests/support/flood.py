@@ -7,7 +7,6 @@ with answers of its own that repeat their nonces.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import socket
 import sys
@@ -39,8 +38,8 @@ def flood(count: int) -> None:
                 heard.append(hearing.recvfrom(PACKET_BYTES))
         query, asker = heard[-1 - number % min(len(heard), 8)]
         forged = ANSWER + query[len(QUERY) :][:NONCE_BYTES] + len(PLACE).to_bytes(2) + PLACE + bytes(SIGNATURE_BYTES)
-        for packet, to in itertools.product((noise, query), [(GROUP, PORT)]):
-            _send(sending, packet, to)
+        for packet in (noise, query):
+            _send(sending, packet, (GROUP, PORT))
         for packet in (forged, noise):
             _send(sending, packet, asker)
 

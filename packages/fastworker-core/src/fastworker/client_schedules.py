@@ -11,8 +11,10 @@ from fastworker.errors import ConfigurationError, ScheduleNotFound
 from fastworker.options import check_names, make_options
 from fastworker.protocol import Query, Schedule, Schedules
 from fastworker.schedule_options import RunOptions, make_timing, split_options
+from fastworker.sealing import sealer
 from fastworker.tasks import new_task_id
 from fastworker.ties import NO_RULES
+from fastworker.upstream import encode_call
 from fastworker.validate import validated
 from fastworker.views import ScheduleView
 
@@ -126,9 +128,14 @@ def _schedule(
     if rules != NO_RULES:
         raise ConfigurationError(f"{owner}: keys and uniqueness are not for schedules: use overlap")
     if isinstance(task, str):
-        return Schedule(name, task, timing, encode_untyped(args, kwargs, task), options)
-    made = task.submission(args, dict(kwargs))
-    return Schedule(name, task.name, timing, made.args, options.over(task.said))
+        return Schedule(name, task, timing, _sealed(task, encode_untyped(args, kwargs, task)), options)
+    payload, _ = encode_call(task.signature, args, kwargs)
+    return Schedule(name, task.name, timing, _sealed(task.name, payload), options.over(task.said))
+
+
+def _sealed(name: str, payload: str) -> str:
+    sealing = sealer()
+    return payload if sealing is None else sealing.seal_for_schedule(name, payload)
 
 
 class BlockingScheduleCalls:

@@ -33,6 +33,7 @@ FastWorkerError
 │   ├── ResultExpired             it ended, but its result is no longer kept
 │   ├── ResultTypeError           its result does not have the annotated type
 │   └── TaskNotFound              there is no such task
+├── PayloadSealed                 an encrypted payload can't be opened
 ├── EventsLost                    changes are missing from a stream of events
 ├── InvalidSearch                 a search for tasks can't be understood
 ├── ResultTimeout                 `result(timeout=…)` ran out; the task goes on
@@ -233,6 +234,10 @@ class ResultTypeError(TaskError, TypeError):
 
 class TaskNotFound(TaskError, LookupError):
     """There is no such task."""
+
+
+class PayloadSealed(FastWorkerError):
+    """An encrypted payload can't be opened: the key is missing, or it was changed, swapped or not encrypted at all."""
 
 
 class EventsLost(FastWorkerError):

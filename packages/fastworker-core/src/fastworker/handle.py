@@ -26,6 +26,7 @@ from fastworker.errors import (
 from fastworker.lifecycle import TERMINAL, Reason, State
 from fastworker.portal import wait_for
 from fastworker.protocol import Change, Ended, Note, Submission
+from fastworker.sealing import refuse_if_sealed, sealer
 from fastworker.tasks import ErrorInfo, TaskInfo
 from fastworker.views import WorkflowNode
 
@@ -205,6 +206,9 @@ async def _bridged[T](client: TaskClient, items: AsyncGenerator[T]) -> AsyncIter
 
 def result_of(ended: Ended, signature: Signature | None = None) -> Any:
     """The result of an ended task, or the error that says how it ended."""
+    sealing = sealer()
+    if sealing is not None:
+        ended = sealing.open_ended(ended)
     match ended.state:
         case State.SUCCEEDED:
             return _decode(ended, signature)
@@ -221,6 +225,7 @@ def result_of(ended: Ended, signature: Signature | None = None) -> Any:
 def _decode(ended: Ended, signature: Signature | None) -> Any:
     if ended.result_expired or ended.result is None:
         raise ResultExpired(f"the result of task {ended.id} is no longer kept: raise its result_ttl", ended.id)
+    refuse_if_sealed(ended.result, ended.id)
     if signature is None:
         return plain_json(ended.result)
     try:

@@ -11,6 +11,7 @@ from typing import Final
 
 from fastworker.errors import ResultExpired
 from fastworker.protocol import Ended, Note
+from fastworker.sealing import sealer
 
 MOST_WAITING: Final = 10_000
 """Notes that wait for a slow reader; older ones go first."""
@@ -88,10 +89,11 @@ class Listening:
 
     async def notes(self, task_id: str) -> AsyncGenerator[Note]:
         """What a task says, from now on until its end: progress and log lines. A slow reader misses some."""
+        sealing = sealer()
         async with self._listening(task_id) as live:
             while (note := await live.next()) is not None:
                 if note.progress is not None or note.log:
-                    yield note
+                    yield note if sealing is None else sealing.open_note(note)
 
     async def stream(self, task_id: str) -> AsyncGenerator[str]:
         """What a task has yielded and will yield, as JSON; see `TaskHandle.stream`.
@@ -100,6 +102,7 @@ class Listening:
             ResultExpired: parts are no longer kept.
         """
         asked_again = False
+        sealing = sealer()
         async with self._listening(task_id) as live:
             while (note := await live.next()) is not None:
                 parts = live.parts(note)
@@ -112,7 +115,7 @@ class Listening:
                     continue
                 asked_again = asked_again and not parts
                 for part in parts:
-                    yield part
+                    yield part if sealing is None else sealing.open_part(task_id, part)
 
     @asynccontextmanager
     async def _listening(self, task_id: str) -> AsyncIterator[Live]:

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     Attributes:
         url: where the control plane is, for clients and workers.
         key: the cluster key, 64 hexadecimal digits, or the key of a role; two during a rotation.
+        payload_keys: with which clients and workers encrypt what tasks carry; the first seals, all open.
         modules: the modules that hold task functions.
         listen: the addresses of the control plane.
         certificates: a folder that `fastworker certs` made, to be used in place of keys.
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
 
     url: str | None = None
     key: SecretStr | None = None
+    payload_keys: SecretStr | None = None
     modules: Words = Field(
         default_factory=list, validation_alias=AliasChoices("FASTWORKER_TASK_MODULES", "FASTWORKER_MODULES")
     )

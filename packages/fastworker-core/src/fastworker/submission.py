@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from fastworker.options import SubmitOptions, make_options
 from fastworker.protocol import Submission
+from fastworker.sealing import sealer
 from fastworker.tasks import Options, idempotent_id, new_task_id
 from fastworker.ties import NO_RULES, TieRules
 from fastworker.upstream import encode_call_by_name
@@ -40,7 +41,10 @@ def make_submission(
         args, kwargs: the arguments, for functions that make a key of them.
     """
     payload, needs = call
-    ties = rules.ties(name, payload, args, kwargs, needs)
-    if rules.idempotency_key is None:
-        return Submission(new_task_id(), name, payload, options, ties=ties)
-    return Submission(idempotent_id(name, rules.idempotency_key), name, payload, options, again=True, ties=ties)
+    sealing = sealer()
+    ties = rules.ties(name, payload if sealing is None else sealing.blind(payload), args, kwargs, needs)
+    again = rules.idempotency_key is not None
+    task_id = new_task_id() if rules.idempotency_key is None else idempotent_id(name, rules.idempotency_key)
+    if sealing is not None:
+        payload = sealing.seal_arguments(task_id, name, payload)
+    return Submission(task_id, name, payload, options, again=again, ties=ties)

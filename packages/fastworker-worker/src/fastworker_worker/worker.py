@@ -15,6 +15,7 @@ from typing import Final
 from fastworker.connection import Connection
 from fastworker.context import CurrentTask
 from fastworker.credentials import Credential
+from fastworker.errors import PayloadSealed
 from fastworker.function import Registry, registry
 from fastworker.middleware import active_middleware
 from fastworker.protocol import (
@@ -37,9 +38,10 @@ from fastworker.protocol import (
 )
 from fastworker.release import RELEASE
 from fastworker.resources import running
+from fastworker.sealing import Sealer, sealer
 from fastworker.session import FRAME_BYTES
 from fastworker_worker.capture import capture
-from fastworker_worker.executor import Execution
+from fastworker_worker.executor import Execution, describe
 from fastworker_worker.pool import Pool
 from fastworker_worker.processes import Recycle, check_importable
 
@@ -101,6 +103,8 @@ class Worker:
         self._noted: set[CurrentTask] = set()
         self._draining = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._sealing = sealer()
+        self._names: dict[tuple[str, int], str] = {}  # of the attempts that are here, where what they say is sealed
         self._connection = Connection(
             url, credential, hello=self._hello, on_message=self._received, on_welcome=self._welcomed
         )
@@ -210,11 +214,31 @@ class Worker:
         if self._draining.is_set():
             self._hand_back([Token(order.id, order.attempt) for order in orders])
             return
+        opened = orders if self._sealing is None else self._opened(orders, self._sealing)
         self._pool.add(
-            [Execution(order, self._tasks.get(order.name), next(self._numbers), self._has_said) for order in orders]
+            [Execution(order, self._tasks.get(order.name), next(self._numbers), self._has_said) for order in opened]
         )
         if self._pool.waiting:
             self._loop.call_later(BACKLOG_AT_MOST, self._relieve)
+
+    def _opened(self, orders: Sequence[Order], sealing: Sealer) -> list[Order]:
+        """The orders that can be read; the others have failed, at this worker and at every other with these keys."""
+        opened = []
+        for order in orders:
+            self._names[order.id, order.attempt] = order.name
+            try:
+                opened.append(sealing.open_order(order))
+            except PayloadSealed as error:
+                logger.error("task %s of %s is refused: %s", order.id, order.name, error)
+                failed = Outcome(order.id, order.attempt, "failed", 0.0, 0.0, error=describe(error), retryable=False)
+                self._loop.call_soon(self._report, [failed])
+        return opened
+
+    def _sealed(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Outcomes as the control plane may see them."""
+        if self._sealing is None:
+            return outcomes
+        return [self._sealing.seal_outcome(item, self._names.pop((item.id, item.attempt), "")) for item in outcomes]
 
     def _stop(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
@@ -233,19 +257,22 @@ class Worker:
     def _report(self, outcomes: Sequence[Outcome]) -> None:
         """Report outcomes, and keep them until they are recorded."""
         batches = []
-        for part in _parts([outcome for outcome in outcomes if (outcome.id, outcome.attempt) not in self._given_back]):
+        told = [outcome for outcome in outcomes if (outcome.id, outcome.attempt) not in self._given_back]
+        if self._welcome:
+            self._say_notes()
+        for part in _parts(self._sealed(told)):
             self._outcomes_sent += 1
             batches.append(Outcomes(self._outcomes_sent, part))
         self._unrecorded.update((batch.number, batch) for batch in batches)
         if not self._welcome:
             return  # they go with the others as soon as the session has begun
-        self._say_notes()
         for batch in batches:
             self._connection.post(batch, _size(batch.items))
         self._connection.flush()
 
     def _hand_back(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
+            self._names.pop((token.id, token.attempt), None)
             self._connection.post_item(Handback, token)
 
     def _relieve(self) -> None:
@@ -268,7 +295,7 @@ class Worker:
         while self._noted:  # tasks in threads add to it meanwhile
             said = self._noted.pop()
             while (note := said.take_note()) is not None:
-                notes.append(note)
+                notes.append(note if self._sealing is None else self._sealing.seal_note(note, said.name))
                 if not said.waiting_parts:
                     break
         return notes
