@@ -68,6 +68,10 @@ dashboard: ## Try the dashboard in full size: a million tasks, a minute of load,
 shots: ## Keep a picture of every page of the dashboard in docs/images
 	$(uv) run pytest tests/browser/test_pages.py --shots
 
+.PHONY: hosts
+hosts: ## Try what takes root on Linux: hosts on a network (iproute2), units (systemd)
+	$(uv) run pytest tests/network tests/deploy -m "netns or systemd"
+
 .PHONY: packaging
 packaging: ## Build the wheels and try them in clean environments
 	$(uv) run pytest tests/packaging -m packaging

@@ -1,4 +1,4 @@
-"""Every test here makes hosts of its own, which takes root: `make network` asks for them."""
+"""Every test here makes hosts of its own, which takes root: `make hosts` asks for them."""
 
 from __future__ import annotations
 
