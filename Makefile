@@ -70,7 +70,7 @@ shots: ## Keep a picture of every page of the dashboard in docs/images
 
 .PHONY: hosts
 hosts: ## Try what takes root on Linux: hosts on a network (iproute2), units (systemd)
-	$(uv) run pytest tests/network tests/deploy -m "netns or systemd"
+	$(uv) run pytest -n 2 tests/network tests/deploy -m "netns or systemd"
 
 .PHONY: packaging
 packaging: ## Build the wheels and try them in clean environments

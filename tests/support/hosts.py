@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.support.cluster import Cluster, Finished, Program
+from tests.support.cluster import COMMAND, Cluster, Finished, Program
 
 _numbers = itertools.count(1)
 
@@ -30,6 +30,14 @@ class Host(Cluster):
         self.namespace = namespace
         self._inside = ["ip", "netns", "exec", namespace]
 
+    def program(self, name: str, *words: str, **environment: str) -> Program:
+        """Start a `fastworker` command that goes on; a forked one would be on the network of the tests."""
+        return self.launch(name, [str(COMMAND), *words], **environment)
+
+    def run(self, *words: str, timeout: float = 60.0, **environment: str) -> Finished:
+        """Run a `fastworker` command to its end."""
+        return self.execute([str(COMMAND), *words], timeout, **environment)
+
     def launch(self, name: str, words: Sequence[str], **environment: str) -> Program:
         """Start any program that goes on."""
         return super().launch(name, [*self._inside, *words], **environment)
@@ -41,7 +49,7 @@ class Host(Cluster):
     def take_key(self, other: Cluster, role: str = "worker") -> None:
         """Type the first of the two lines that `fastworker start --lan` prints, but for the ssh."""
         key = other.run("key", "show", "--role", role).out
-        words = [*self._inside, "fastworker", "key", "save"]
+        words = [str(COMMAND), "key", "save"]  # a file needs no network
         saved = subprocess.run(words, input=key, text=True, env=self.environment, capture_output=True, check=False)
         assert saved.returncode == 0, saved.stderr
 
