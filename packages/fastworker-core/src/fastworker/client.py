@@ -114,8 +114,8 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         except TimeoutError:
             tried = await why_nobody(self._places, credential)
             raise NoControlPlane(
-                f"no control plane was found in {self._settings.connect_timeout:g} s; tried:\n{tried}\n"
-                "Start one: fastworker start"
+                f"no control plane was found; tried:\n{tried}\n"
+                f"for {self._settings.connect_timeout:g} s. Start one: fastworker start"
             ) from None
         current.opened(self)
         return self
