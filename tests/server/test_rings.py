@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from fastworker.activity import bucket_end
@@ -32,6 +34,24 @@ def test_what_is_older_than_the_span_is_gone() -> None:
     series = ring.series(1_000_000.0)
     assert series.submitted == [0] * 5
     assert series.queued == [3] * 5
+
+
+def test_a_restart_forgets_nothing() -> None:
+    before, after = Ring(1.0, 5), Ring(1.0, 5)
+    before.add(100.0, [3, 2, 1, 0], queued=4, running=1)
+    after.restore(json.loads(json.dumps(before.kept())))
+    after.add(102.0, [1, 0, 0, 0], queued=5, running=0)
+    series = after.series(102.0)
+    assert series.submitted == [0, 0, 3, 0, 1]
+    assert series.succeeded == [0, 0, 2, 0, 0]
+    assert series.queued == [0, 0, 4, 4, 5]
+
+
+def test_what_an_earlier_release_counted_in_another_way_is_left() -> None:
+    ring = Ring(1.0, 5)
+    ring.restore({"last": 100, "buckets": [[1, 2, 3]] * 5})
+    ring.restore(Ring(1.0, 6).kept())
+    assert ring.series(100.0).submitted == [0] * 5
 
 
 def test_rings_follow_the_engine() -> None:

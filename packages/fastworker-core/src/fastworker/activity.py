@@ -45,7 +45,7 @@ class TypeActivity:
 
     Attributes:
         states: tasks per state, of all that is kept.
-        succeeded, failed: since the start.
+        succeeded, failed: moves into these states, since the start.
         run_p50, run_p95, wait_p50, wait_p95: to the nearest bucket; None before the first has run.
         durations: a histogram of how long attempts ran; see `bucket_end`.
     """

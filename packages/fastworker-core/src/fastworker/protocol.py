@@ -145,7 +145,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One move of one task. `version` counts all moves since the control plane started."""
+    """One move of one task. `version` grows by one with each move, and never goes back at a restart."""
 
     version: int
     id: str

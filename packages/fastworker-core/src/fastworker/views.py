@@ -103,8 +103,8 @@ class Stats:
 
     Attributes:
         states: tasks per state; for ended ones, since the store was made.
-        version: moves of tasks since the control plane started.
-        refused: connections and messages that were refused since then, by reason.
+        version: the number of the last move of a task. It only grows, also over restarts.
+        refused: connections and messages that were refused since the control plane started, by reason.
     """
 
     instance: str

@@ -28,7 +28,7 @@ class _Snapshot(Collector):
             queued.add_metric([priority], count)
         ended = CounterMetricFamily(
             "fastworker_tasks_ended",
-            "Tasks that ran to an end since the control plane started.",
+            "Tasks that succeeded or failed since the control plane started.",
             labels=["name", "state"],
         )
         for known in self._activity.types:
@@ -51,7 +51,6 @@ class _Snapshot(Collector):
             GaugeMetricFamily("fastworker_workers", "Connected workers.", self._stats.workers),
             GaugeMetricFamily("fastworker_slots", "Tasks that all workers can run at once.", self._stats.slots),
             GaugeMetricFamily("fastworker_busy_slots", "Tasks that run now.", busy),
-            CounterMetricFamily("fastworker_moves", "Moves of tasks since the start.", self._stats.version),
         )
 
 

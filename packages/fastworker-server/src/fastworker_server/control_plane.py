@@ -75,6 +75,7 @@ class ControlPlane:
         self.listener = Listener(asyncio.get_running_loop())
         self.door = Door(self.listener, settings.max_connections)
         observer = Observer(self.engine, self.tally, self.store.indexer)
+        observer.rings.restore(recovered.facts.get("rings", {}))
         self.bulk = Bulk(self.engine, self.store, self.tally, self.clock, lambda: self.peers.pump())
         audit = Audit(self.store)
         answers = Answers(
@@ -125,7 +126,7 @@ class ControlPlane:
         for chore in self._chores:
             chore.cancel()
         self.bulk.close()
-        self.peers.pump()
+        self.peers.last_pump()
         await self.store.saved(try_once=True)
         self.peers.close()
         self.listener.close()

@@ -60,7 +60,7 @@ class Durations:
             after = moved.after
             if after is State.RUNNING:
                 self._started(moved)
-            elif moved.before is State.RUNNING and (after is State.SUCCEEDED or after is State.FAILED):
+            elif after is State.SUCCEEDED or after is State.FAILED:
                 self._ended(moved, succeeded=after is State.SUCCEEDED)
 
     def _started(self, moved: Moved) -> None:
@@ -76,7 +76,7 @@ class Durations:
             name.succeeded += 1
         else:
             name.failed += 1
-        if moved.task.started_at is not None:
+        if moved.before is State.RUNNING and moved.task.started_at is not None:
             name.ran.add(moved.at - moved.task.started_at)
 
     def _of(self, name: str) -> _Name | None:

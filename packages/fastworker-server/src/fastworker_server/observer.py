@@ -25,14 +25,14 @@ class Observer:
         self._engine = engine
         self._tally = tally
         self._indexer = indexer
-        self._rings = Rings()
+        self.rings = Rings()
         self._durations = Durations()
 
     def tell(self, moves: Sequence[Moved]) -> None:
         """Count moves."""
         counts = self._engine.counts
         self._tally.tell(moves)
-        self._rings.tell(moves, counts[State.QUEUED], counts[State.RUNNING])
+        self.rings.tell(moves, counts[State.QUEUED], counts[State.RUNNING])
         self._durations.tell(moves)
         self._indexer.failed(m.task.seq for m in moves if m.after is State.FAILED or m.before is State.FAILED)
 
@@ -48,7 +48,7 @@ class Observer:
             states={state.value: n for state, n in self._engine.counts.items() if state is not State.NEW},
             queued={priority.value: lanes.queued(priority.rank) for priority in PRIORITIES},
             oldest=min((at for at in oldest if at is not None), default=None),
-            series=self._rings.series(now),
+            series=self.rings.series(now),
             types=[self._durations.type(name, states.get(name, {})) for name in names],
             paused_queues=sorted(lanes.paused_queues),
             paused_names=sorted(lanes.paused_names),

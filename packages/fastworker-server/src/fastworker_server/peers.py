@@ -119,6 +119,11 @@ class Peers:
         """Send on what has happened."""
         self._pump.run()
 
+    def last_pump(self) -> None:
+        """The same for the last time: the counts of the charts are kept with it."""
+        self._pump.run()
+        self._pump.keep_counts()
+
     # ---- what the sessions tell ----------------------------------------------------------------------------------
 
     def turn_ended(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from functools import partial
+from typing import Final
 
 from fastworker.protocol import Accepted, Message, Recorded, Run, Stop
 from fastworker.schedule import is_firing_id
@@ -20,6 +21,8 @@ from fastworker_server.waiting import Waiting
 
 ANSWER_BYTES = 4096
 """What an answer is reckoned at in a frame."""
+KEEP_COUNTS_EVERY: Final = 1.0
+"""Seconds between two times that the store gets the counts of the charts: so much a kill can take from them."""
 
 
 class Pump:
@@ -48,6 +51,7 @@ class Pump:
         self._to_record: dict[Peer, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
+        self._keeping: asyncio.TimerHandle | None = None
         self._known_workers: set[str] = set()
         self._known_limits = 0
         self._known_pauses = 0
@@ -76,6 +80,7 @@ class Pump:
             self._store.save(moved.task for moved in moves)
             self._waiting.tell(moves)
             self._observer.tell(moves)
+            self._keep_counts_soon()
         self._store.save_schedules(self._schedules.take_changes())
         self._note_workers()
         self._note_orders()
@@ -84,8 +89,9 @@ class Pump:
         self._set_timer(now)
 
     def stop(self) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
         cancel_timer(self._timer)
+        cancel_timer(self._keeping)
 
     # ---- orders --------------------------------------------------------------------------------------------------
 
@@ -147,6 +153,19 @@ class Pump:
                     "workers": sorted(self._engine.paused_workers),
                 },
             )
+
+    def _keep_counts_soon(self) -> None:
+        if self._keeping is None:
+            self._keeping = self._loop.call_later(KEEP_COUNTS_EVERY, self._keep_counts)
+
+    def _keep_counts(self) -> None:
+        self._keeping = None
+        self.keep_counts()
+        self._store.flush_soon()
+
+    def keep_counts(self) -> None:
+        """Keep in the store what the charts show."""
+        self._store.save_fact("rings", self._observer.rings.kept())
 
     def _commit(self) -> None:
         """Commit at once if somebody waits for it. The rest is in no hurry: a worker keeps what is not recorded."""

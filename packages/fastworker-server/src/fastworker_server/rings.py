@@ -1,9 +1,12 @@
-"""Counts of the last two minutes, half hour and day, in memory of a fixed size, fed by the engine's moves."""
+"""Counts of the last two minutes, half hour and day, in memory of a fixed size, fed by the engine's moves.
+
+The store keeps them, so that a restart forgets nothing; see `fastworker_server.pump` for how often.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from fastworker.activity import Series
 from fastworker.lifecycle import State
@@ -52,6 +55,16 @@ class Ring:
         columns = [list(column) for column in zip(*(self._buckets[n % self._size] for n in numbers), strict=True)]
         return Series(numbers[0] * self._step, self._step, *columns)
 
+    def kept(self) -> dict[str, Any]:
+        """What the store is to keep."""
+        return {"last": self._last, "buckets": [list(bucket) for bucket in self._buckets]}
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what the store kept, if it was counted in the same way."""
+        buckets = kept["buckets"]
+        if len(buckets) == self._size and all(len(bucket) == COLUMNS for bucket in buckets):
+            self._last, self._buckets = kept["last"], buckets
+
 
 class Rings:
     """All spans."""
@@ -74,3 +87,13 @@ class Rings:
     def series(self, now: float) -> dict[str, Series]:
         """All spans by name."""
         return {span: ring.series(now) for span, ring in self._rings.items()}
+
+    def kept(self) -> dict[str, Any]:
+        """What the store is to keep."""
+        return {span: ring.kept() for span, ring in self._rings.items()}
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what the store kept."""
+        for span, ring in self._rings.items():
+            if span in kept:
+                ring.restore(kept[span])
