@@ -204,15 +204,15 @@ async def test_the_facets_of_other_searches_count_the_newest(archive: Archive) -
     assert 0 < facets.total <= 1000
 
 
+def right_groups(archive: Archive) -> Counter[tuple[str, str, str]]:
+    failed = [task for task in archive.tasks if task.state is State.FAILED]
+    return Counter((task.name, task.error.type, task.error.place) for task in failed if task.error)
+
+
 async def test_failures_come_in_groups(archive: Archive) -> None:
     await archive.fill(600, seed=1)
     groups = await archive.searcher.failures(100)
-    right = Counter(
-        (task.name, task.error.type, task.error.place)
-        for task in archive.tasks
-        if task.state is State.FAILED and task.error
-    )
-    assert {(group.name, group.type, group.place): group.count for group in groups} == right
+    assert {(group.name, group.type, group.place): group.count for group in groups} == right_groups(archive)
     newest = next(task for task in reversed(archive.tasks) if task.state is State.FAILED)
     assert groups[0].latest_id == newest.id
     assert newest.error is not None
@@ -241,6 +241,8 @@ async def test_what_is_forgotten_is_found_no_more(archive: Archive) -> None:
     for text in SEARCHES:
         wanted = parse(text, NOW)
         assert await archive.found(wanted, 1000) == archive.right(wanted), text
+    groups = await archive.searcher.failures(100)
+    assert {(group.name, group.type, group.place): group.count for group in groups} == right_groups(archive)
 
 
 async def test_the_words_are_entered_by_themselves(tmp_path: Path) -> None:

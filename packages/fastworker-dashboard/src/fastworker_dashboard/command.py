@@ -108,7 +108,7 @@ def bind(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise ConfigurationError(f"the dashboard can't listen at {host}: {error.strerror}") from None
     for candidate in range(port, min(port + PORTS_TRIED, 65_536)) if port else (0,):
-        # With the protocol named, asyncio turns Nagle's algorithm off: else each answer waits 40 ms for an acknowledgement.
+        # asyncio turns Nagle's algorithm off only where the protocol is named; else each answer waits for 40 ms.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -48,8 +48,9 @@ class Searcher:
         await self._current()
         kinds = self._tally.kinds(wanted)
         look = partial(
-            search.find, wanted=wanted, kinds=kinds, limit=search.MOST_COUNTED, before=None, words=self._words
-        )
+            search.find, wanted=wanted, kinds=kinds, limit=search.MOST_COUNTED, before=None, words=self._words,
+            seconds=search.COUNT_FOR,
+        )  # fmt: skip
         return await self._store.read(lambda db: search.count(db, look(db)))
 
     async def failures(self, limit: int) -> list[FailureGroup]:

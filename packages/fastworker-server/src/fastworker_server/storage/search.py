@@ -19,7 +19,10 @@ from fastworker.search import TaskFilter
 from fastworker.tasks import PRIORITIES
 from fastworker_server.storage.words import LONGEST_TEXT, candidates, mark
 
-LOOK_FOR: Final = 0.03
+LOOK_FOR: Final = 0.02
+"""Seconds for a page."""
+COUNT_FOR: Final = 0.008
+"""Seconds for the counts beside it."""
 FIRST_STRETCH: Final = 2000
 MOST_COUNTED: Final = 1000
 MOST_BRANCHES: Final = 60
@@ -72,7 +75,13 @@ class _Branch:
 
 
 def find(
-    db: sqlite3.Connection, wanted: TaskFilter, kinds: Sequence[Kind], limit: int, before: int | None, words: bool
+    db: sqlite3.Connection,
+    wanted: TaskFilter,
+    kinds: Sequence[Kind],
+    limit: int,
+    before: int | None,
+    words: bool,
+    seconds: float = LOOK_FOR,
 ) -> FoundSeqs:
     """One page.
 
@@ -80,6 +89,7 @@ def find(
         kinds: the names and states that the filter's names, states, queues and priorities leave.
         before: only smaller sequence numbers.
         words: whether there is an index of words.
+        seconds: how long it may look through what no index answers.
     """
     low, high = _bounds(db, wanted, before)
     if not kinds or low >= high:
@@ -91,14 +101,14 @@ def find(
     if branches and not _is_slow(wanted):
         return _page(_merged(db, branches, low, high, limit + 1), limit)
     if driver is None:
-        return _look_through(db, branches or [_all(wanted)], low, high, limit)
+        return _look_through(db, branches or [_all(wanted)], low, high, limit, seconds)
     indexed = max(low, min(high, mark(db) + 1))
-    page = _look_through(db, branches or [_all(wanted)], indexed, high, limit)
+    page = _look_through(db, branches or [_all(wanted)], indexed, high, limit, seconds)
     if page.next is not None or indexed <= low:
         return page
     if len(page.seqs) == limit:
         return FoundSeqs(page.seqs, indexed)
-    return _join(page, _look_through(db, _with_words(wanted, driver), low, indexed, limit - len(page.seqs)))
+    return _join(page, _look_through(db, _with_words(wanted, driver), low, indexed, limit - len(page.seqs), seconds))
 
 
 def _join(newer: FoundSeqs, older: FoundSeqs) -> FoundSeqs:
@@ -115,19 +125,21 @@ def _merged(db: sqlite3.Connection, branches: Sequence[_Branch], low: int, high:
     return sorted(found, reverse=True)[:limit]
 
 
-def _look_through(db: sqlite3.Connection, branches: Sequence[_Branch], low: int, high: int, limit: int) -> FoundSeqs:
+def _look_through(
+    db: sqlite3.Connection, branches: Sequence[_Branch], low: int, high: int, limit: int, seconds: float
+) -> FoundSeqs:
     """Stretch by stretch backwards, each as long as the time that is left allows."""
     began = at = time.monotonic()
     found: list[int] = []
     stretch = FIRST_STRETCH
     while high > low and len(found) <= limit:
-        if at - began > LOOK_FOR:
+        if at - began > seconds:
             return FoundSeqs(found, high, complete=False)
         bottom = max(low, high - stretch)
         found += _merged(db, branches, bottom, high, limit + 1 - len(found))
         high = bottom
         took, at = time.monotonic() - at, time.monotonic()
-        left = max(0.0, LOOK_FOR - (at - began))
+        left = max(0.0, seconds - (at - began))
         stretch = int(stretch * max(0.25, min(4.0, 0.5 * left / max(took, 1e-6))))
     return _page(found, limit)
 
@@ -309,8 +321,8 @@ def count(db: sqlite3.Connection, found: FoundSeqs) -> Facets:
 def failure_groups(db: sqlite3.Connection, limit: int) -> list[FailureGroup]:
     """Failed tasks by name, exception and place, the latest submitted first."""
     groups = db.execute(
-        "SELECT name, type, place, count(*), max(seq) FROM failures GROUP BY name, type, place "
-        "ORDER BY max(seq) DESC LIMIT ?",
+        "SELECT name, type, place, number, (SELECT max(seq) FROM failures f WHERE f.name = c.name AND f.type = c.type "
+        "AND f.place = c.place) AS latest FROM failures_counted c ORDER BY latest DESC LIMIT ?",
         (limit,),
     ).fetchall()
     latest = {
