@@ -29,10 +29,13 @@ DISGUISES: tuple[Callable[[str], str], ...] = (
     lambda text: f"{text}\x7f\n{text}",
 )
 PAYLOADS = [disguise(base) for base in BASES for disguise in DISGUISES]
-MARKS = (
-    "document.querySelectorAll('main script, main iframe, main img, main base, main meta, main style, "
-    "main [onerror], main [onload], main [hx-get], main [data-hx-get]').length"
-)
+LOOK = """() => [
+  window.pwned === undefined,
+  document.querySelectorAll('main script, main iframe, main img, main base, main meta, main style, ' +
+    'main [onerror], main [onload], main [hx-get], main [data-hx-get]').length,
+  location.origin,
+  document.querySelector('h1').checkVisibility(),
+]"""
 
 
 @pytest.mark.timeout(240)
@@ -61,10 +64,7 @@ def test_two_hundred_payloads_are_inert_on_every_page(tmp_path_factory: pytest.T
                 break
         for path in paths:
             page.goto(site.url + path)
-            assert page.evaluate("window.pwned") is None, path
-            assert page.evaluate(MARKS) == 0, path
-            assert page.url.startswith(site.url), path
-            assert page.locator("h1").first.is_visible(), path
+            assert page.evaluate(LOOK) == [True, 0, site.url, True], path
         page.goto(f"{site.url}/tasks")  # and what comes through the live stream
         newest = client.submit("fail", [PAYLOADS[0]], tags=[PAYLOADS[1]])
         page.wait_for_selector(f"#t-{newest}")

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fastworker.lifecycle import TERMINAL, State
 from fastworker.search import TaskFilter, parse
 from fastworker.tasks import DEFAULTS, PRIORITIES, ErrorInfo, Options, Task, new_task_id
 from fastworker_server.searcher import Searcher
-from fastworker_server.storage import rows, words
+from fastworker_server.storage import rows, search, words
 from fastworker_server.storage.kinds import Kind
 from fastworker_server.storage.migrations import FORMAT
 from fastworker_server.storage.sqlite import SqliteStore
@@ -217,6 +218,16 @@ async def test_failures_come_in_groups(archive: Archive) -> None:
     assert groups[0].latest_id == newest.id
     assert newest.error is not None
     assert groups[0].message == newest.error.message
+
+
+async def test_the_tasks_of_a_group_are_read_from_its_index_however_little_time_there_is(archive: Archive) -> None:
+    await archive.fill(600, seed=1)
+    await archive.store.indexer.catch_up()
+    for (name, kind, place), count in right_groups(archive).items():
+        wanted = TaskFilter(states=(State.FAILED,), names=(name,), type=kind, place=place)
+        look = partial(search.find, wanted=wanted, kinds=[(name, State.FAILED)], limit=1000, before=None, words=True)
+        found = await archive.store.read(partial(look, seconds=0.0))
+        assert (len(found.seqs), found.complete) == (count, True)
 
 
 async def test_a_task_that_is_queued_again_is_no_failure_any_more(archive: Archive) -> None:

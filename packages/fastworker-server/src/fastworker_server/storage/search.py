@@ -211,8 +211,15 @@ def _residual(wanted: TaskFilter) -> _Conditions:
     return said
 
 
+def _is_group(wanted: TaskFilter) -> bool:
+    """Whether failures of one name, exception and place are asked for: there is an index for just that."""
+    return len(wanted.names) == 1 and wanted.type is not None and wanted.place is not None
+
+
 def _is_slow(wanted: TaskFilter) -> bool:
-    """Whether something is asked for that no index on the tasks answers."""
+    """Whether something is asked for that no index answers."""
+    if _is_group(wanted):
+        wanted = wanted.but(type=None, place=None)
     fast = TaskFilter(states=wanted.states, names=wanted.names, queues=wanted.queues, priorities=wanted.priorities)
     return wanted.but(before=None, after=None) != fast
 
@@ -264,6 +271,10 @@ def _of_kind(name: str, state: State, said: _Conditions) -> _Branch:
 
 
 def _of_group(wanted: TaskFilter) -> _Conditions:
+    if _is_group(wanted):
+        said = _exactly(wanted, _residual(wanted.but(type=None, place=None)))
+        said.add("g.name = ? AND g.type = ? AND g.place = ?", wanted.names[0], wanted.type, wanted.place)
+        return said
     said = _exactly(wanted, _residual(wanted))
     if wanted.type is not None and len(wanted.names) == 1:
         said.add("g.name = ? AND g.type = ?", wanted.names[0], wanted.type)
