@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fastworker import group
 from fastworker.portal import wait_for
 from tests.dashboard.site import Site
+from tests.support.sample_tasks import add, echo
 from tests.support.waiting import until
 
 
@@ -21,9 +23,20 @@ def play(site: Site) -> dict[str, str]:
     site.submit("nobody_knows", 1, queue="orphans")
     scheduled = site.submit("add", 5, 6, delay=3600)
     running = site.submit("nap", 600, 1)
+    workflow = str(wait_for((group([add.s(1, 2), add.s(3, 4)]).then(echo.s())).submit()))
+    retried = str(client.submit("flaky", [2]))
     wait_for(client.client.add_schedule("nightly", "add", [1, 2], cron="0 6 * * *"))
     until(lambda: site.count("state:failed") == 7 and site.count("state:running") == 1, 30, "the scene")
-    return {"failed": failed[0], "queued": queued, "scheduled": scheduled, "running": running}
+    for task_id in (workflow, retried):
+        client.result(task_id, 30)
+    return {
+        "failed": failed[0],
+        "queued": queued,
+        "scheduled": scheduled,
+        "running": running,
+        "workflow": workflow,
+        "retried": retried,
+    }
 
 
 def paths(ids: dict[str, str]) -> dict[str, str]:
@@ -37,6 +50,8 @@ def paths(ids: dict[str, str]) -> dict[str, str]:
         "task": f"/tasks/{ids['failed']}",
         "task-queued": f"/tasks/{ids['queued']}",
         "task-running": f"/tasks/{ids['running']}",
+        "workflow": f"/tasks/{ids['workflow']}",
+        "task-retried": f"/tasks/{ids['retried']}",
         "task-missing": "/tasks/01900000-0000-7000-8000-000000000000",
         "failed": "/failed",
         "queues": "/queues",

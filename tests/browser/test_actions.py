@@ -68,6 +68,27 @@ def test_a_selection_is_retried_and_nothing_else(site: Site, tab: OpenTab) -> No
     until(lambda: [attempts(site, task_id) for task_id in ids] == [2, 2, 1, 1], what="the second attempts")
 
 
+def test_a_selection_gets_another_priority(site: Site, tab: OpenTab) -> None:
+    site.http.post("/api/v1/queues/urgent/pause")
+    ids = [site.submit("add", n, 1, queue="urgent") for n in range(3)]
+    page = tab().page
+    page.goto(f"{site.url}/tasks?q=queue:urgent")
+    for task_id in ids[:2]:
+        page.check(f"#t-{task_id} input")
+    page.locator("#bulk").get_by_label("New priority").first.select_option("critical")
+    page.locator("#bulk").get_by_role("button", name="Set priority", exact=True).click()
+    message(page, "Started in the background")
+    until(lambda: site.count("queue:urgent priority:critical") == 2, what="the new priority of two")
+    page.goto(f"{site.url}/tasks?q=queue:urgent")
+    page.get_by_text("that match").click()
+    page.locator("#priority-all").select_option("low")
+    page.get_by_role("button", name="Set priority of all…").click()
+    expect(page.locator("h1")).to_have_text("Set the priority of 3 tasks to low?")
+    page.get_by_role("button", name=re.compile("^Set the priority of 3")).click()
+    until(lambda: site.count("queue:urgent priority:low") == 3, what="the new priority of all")
+    site.http.post("/api/v1/queues/urgent/resume")
+
+
 def test_deleting_asks_with_the_count_and_no_means_no(site: Site, tab: OpenTab) -> None:
     failed(site, 3, "doomed")
     page = tab().page

@@ -14,8 +14,21 @@ from tests.dashboard.site import Site, running_site
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 SHOTS = Path(__file__).resolve().parents[2] / "docs" / "images"
-NAMES = tuple(scene.paths(dict.fromkeys(("failed", "queued", "scheduled", "running"), "x")))
-SHOWN = ("overview", "tasks", "task", "failed", "queues", "workers", "types", "type", "schedules", "audit", "about")
+NAMES = tuple(scene.paths(dict.fromkeys(("failed", "queued", "scheduled", "running", "workflow", "retried"), "x")))
+SHOWN = (
+    "overview",
+    "tasks",
+    "task",
+    "workflow",
+    "failed",
+    "queues",
+    "workers",
+    "types",
+    "type",
+    "schedules",
+    "audit",
+    "about",
+)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import Any
 
@@ -35,6 +36,8 @@ def test_what_is_wrong_is_told_in_one_sentence(site: Site) -> None:
         ("POST", "/api/v1/tasks", {"name": "nobody_knows", "strict": True}, 422),
         ("POST", "/api/v1/tasks", {"name": "add", "wrong": 1}, 422),
         ("POST", "/api/v1/tasks", {"name": ""}, 422),
+        ("POST", "/api/v1/bulk", {"action": "reprioritise", "q": ""}, 422),
+        ("POST", "/api/v1/bulk", {"action": "retry", "q": "", "priority": "low"}, 422),
         ("GET", "/api/v1/nothing", None, 404),
     ):
         response = site.http.request(method, path, json=body)
@@ -64,6 +67,25 @@ def test_a_bulk_action_is_started_watched_and_ends(site: Site) -> None:
     assert job.status_code == 202
     until(lambda: site.count("tag:bulk") == 0, what="the deletion")
     assert site.json("/api/v1/bulk")[0]["done"] == 5
+
+
+def test_every_attempt_of_a_task_is_shown_and_lists_leave_them_out(site: Site) -> None:
+    task_id = site.submit("flaky", 3, tags=["attempts"])
+    until(lambda: site.json(f"/api/v1/tasks/{task_id}")["state"] == "succeeded", what="the third attempt")
+    html = site.http.get(f"/tasks/{task_id}", headers={"accept": "text/html"}).text
+    assert re.findall(r'<tr id="at-(\d)">', html) == ["1", "2", "3"]
+    assert html.count('<span class="error">RuntimeError: not yet') == 2
+    assert html.count("Traceback of attempt") == 2
+    assert [len(task["history"]) for task in site.json("/api/v1/tasks", q="tag:attempts")["tasks"]] == [0]
+
+
+def test_the_limits_of_a_lane_are_beside_it(site: Site) -> None:
+    site.cluster.client.set_limits("echo", rate_limit="1/h", max_concurrency=7)
+    for number in range(2):
+        site.submit("echo", number)
+    until(lambda: "1/h, 7 at once" in site.http.get("/queues").text, what="the lane with its limit")
+    assert "At most 1/h, 7 at once, set at run time." in site.http.get("/types/echo").text
+    site.cluster.client.reset_limits("echo")
 
 
 def test_events_tell_the_moves_of_a_task(site: Site) -> None:

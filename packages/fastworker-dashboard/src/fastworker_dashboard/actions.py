@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
+from fastworker.activity import BulkAction
 from fastworker.client import Client
 from fastworker.errors import FastWorkerError
 from fastworker.search import TaskFilter, parse, to_text
@@ -20,8 +21,9 @@ from fastworker_dashboard.views import View, form_fields
 
 actions = APIRouter(include_in_schema=False)
 
-What = Literal["retry", "cancel", "delete"]
-VERBS = {"retry": "Retry", "cancel": "Cancel", "delete": "Delete"}
+VERBS: Final = {"retry": "Retry", "cancel": "Cancel", "delete": "Delete", "reprioritise": "Set the priority of"}
+AT_ONCE: Final = frozenset({"retry", "reprioritise"})
+"""What is done to selected tasks without asking: it can be undone."""
 
 
 def _back(request: Request, path: str, said: str) -> Response:
@@ -29,7 +31,7 @@ def _back(request: Request, path: str, said: str) -> Response:
     return RedirectResponse(f"{root_of(request)}{path}{mark}said={said}", 303)
 
 
-def _check(user: User, what: What) -> None:
+def _check(user: User, what: BulkAction) -> None:
     if what == "delete" and not user.may("admin"):
         raise NotAllowed("admin")
 
@@ -42,24 +44,36 @@ async def act_on_tasks(
     request: Request,
     user: Operator,
     client: TheClient,
-    action: Annotated[What, Form()],
+    action: Annotated[BulkAction, Form()],
     ids: Annotated[list[str] | None, Form()] = None,
     q: Annotated[str, Form()] = "",
+    priority: Annotated[Priority | None, Form()] = None,
     everything: Annotated[bool, Form(alias="all")] = False,
     confirmed: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Act on the selected tasks, or on all that match. All but a retry of selected ones asks first, with the count."""
+    """Act on the selected tasks, or on all that match. What can't be undone asks first, with the count."""
     _check(user, action)
     if not everything and not ids:
         return page_response(request, _sorry("Select at least one task first, or act on all that match."), user)
     wanted = parse(q, time.time()) if everything else TaskFilter(ids=tuple(ids or ()))
-    if not confirmed and (everything or action != "retry"):
-        return page_response(request, await _question(client, action, wanted, q, ids or [], everything), user)
-    await client.start_bulk(action, wanted, by=user.name)
+    if action == "reprioritise" and priority is None:
+        return page_response(request, _sorry("Choose a priority first."), user)
+    new = priority if action == "reprioritise" else None
+    if not confirmed and (everything or action not in AT_ONCE):
+        return page_response(request, await _question(client, action, wanted, q, ids or [], everything, new), user)
+    await client.start_bulk(action, wanted, priority=new, by=user.name)
     return _back(request, "/audit", "started")
 
 
-async def _question(client: Client, action: What, wanted: TaskFilter, q: str, ids: list[str], everything: bool) -> View:
+async def _question(
+    client: Client,
+    action: BulkAction,
+    wanted: TaskFilter,
+    q: str,
+    ids: list[str],
+    everything: bool,
+    priority: Priority | None,
+) -> View:
     facets = await client.facets(wanted)
     return View(
         "confirm.html",
@@ -67,6 +81,7 @@ async def _question(client: Client, action: What, wanted: TaskFilter, q: str, id
         {
             "verb": VERBS[action],
             "action": action,
+            "priority": priority.value if priority is not None else None,
             "count": facets.total,
             "exact": facets.exact,
             "fitting": _fitting(action, facets.states),
@@ -80,10 +95,10 @@ async def _question(client: Client, action: What, wanted: TaskFilter, q: str, id
     )
 
 
-def _fitting(action: What, states: dict[str, int]) -> int:
+def _fitting(action: BulkAction, states: dict[str, int]) -> int:
     """How many of them the action can be done to."""
     ended = sum(states.get(state, 0) for state in ("succeeded", "failed", "cancelled", "expired"))
-    return sum(states.values()) - ended if action == "cancel" else ended
+    return sum(states.values()) - ended if action in ("cancel", "reprioritise") else ended
 
 
 def _sorry(text: str) -> View:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
 from fastworker.activity import Activity, AuditRow, BulkAction, BulkView
@@ -67,6 +67,13 @@ class NewBulk(BaseModel):
 
     action: BulkAction
     q: str
+    priority: Priority | None = Field(default=None, description="The new one, for `reprioritise`.")
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if (self.action == "reprioritise") is (self.priority is None):
+            raise ValueError("priority: say it with `reprioritise`, and only there")
+        return self
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------------
@@ -125,10 +132,10 @@ async def cancel(task_id: str, user: Operator, client: TheClient) -> Done:
 
 @api.post("/bulk", status_code=202)
 async def start_bulk(new: NewBulk, user: Operator, client: TheClient) -> Submitted:
-    """Retry, cancel or delete all that match, in the background."""
+    """Retry, cancel, delete or reprioritise all that match, in the background."""
     if new.action == "delete" and not user.may("admin"):
         raise NotAllowed("admin")
-    return Submitted(id=await client.start_bulk(new.action, new.q, by=user.name))
+    return Submitted(id=await client.start_bulk(new.action, new.q, priority=new.priority, by=user.name))
 
 
 @api.get("/bulk")

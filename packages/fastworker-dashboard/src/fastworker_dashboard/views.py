@@ -18,9 +18,9 @@ from fastworker.found import Facets, FailureGroup, TaskPage
 from fastworker.lifecycle import OPEN, TERMINAL, State
 from fastworker.release import RELEASE
 from fastworker.search import STATES, TaskFilter, parse, to_text
-from fastworker.tasks import PRIORITIES, Definition, TaskInfo
-from fastworker.views import LaneView, WorkflowNode
-from fastworker_dashboard import charts
+from fastworker.tasks import PRIORITIES, Attempt, Definition, TaskInfo
+from fastworker.views import LaneView, LimitsView, WorkflowNode
+from fastworker_dashboard import charts, graph
 
 PAGE_SIZE: Final = 50
 TOP: Final = 5
@@ -152,7 +152,7 @@ async def tasks(client: Client, params: Params) -> View:
             "any": everything.total,
             "before": before,
             "only": only,
-            "retryable": bool({task.state for task in page.tasks} & TERMINAL),
+            "priority_names": [priority.value for priority in PRIORITIES],
             "live": before is None,
         },
     )
@@ -221,6 +221,8 @@ async def task(client: Client, params: Params) -> View:
             "ran": _ran(info),
             "waited": info.started_at - info.submitted_at if info.started_at else None,
             "ended": info.state in TERMINAL,
+            "attempts": _attempts(info),
+            "drawing": graph.draw(nodes),
             "nodes": nodes[:MOST_NODES] if len(nodes) > 1 else [],
             "more_nodes": max(0, len(nodes) - MOST_NODES),
             "children": _children(nodes),
@@ -234,9 +236,18 @@ def _children(nodes: Sequence[WorkflowNode]) -> dict[str, int]:
     """By task, how many tasks need it or were submitted by it."""
     counts: dict[str, int] = {}
     for node in nodes:
-        for above in {*node.needs, *([node.parent] if node.parent else [])}:
+        for above in graph.uppers(node):
             counts[above] = counts.get(above, 0) + 1
     return counts
+
+
+def _attempts(info: TaskInfo) -> list[Attempt]:
+    """Those that are remembered; the last one, too, while it runs and if it succeeded."""
+    attempts = list(info.history)
+    if info.started_at is not None and info.worker and info.attempt > (attempts[-1].number if attempts else 0):
+        ended = info.finished_at if info.finished_at is not None else time.time()
+        attempts.append(Attempt(info.attempt, info.worker, info.started_at, ended, info.state.value, info.error))
+    return attempts
 
 
 def _ran(info: TaskInfo) -> float | None:
@@ -271,7 +282,7 @@ def _group_filter(group: FailureGroup) -> TaskFilter:
 
 async def queues(client: Client, _params: Params) -> View:
     """Queues with their lanes."""
-    lanes, activity = await asyncio.gather(client.queues(), client.activity())
+    lanes, activity, limits = await asyncio.gather(client.queues(), client.activity(), client.limits())
     waits = {known.name: known for known in activity.types}
     by_queue: dict[str, list[LaneView]] = {queue: [] for queue in activity.paused_queues}
     for lane in sorted(lanes, key=lambda lane: -sum(lane.queued.values()))[:MOST_LANES]:
@@ -282,11 +293,20 @@ async def queues(client: Client, _params: Params) -> View:
         {
             "queues": sorted(by_queue.items()),
             "waits": waits,
+            "limits": {limit.name: _limit(limit) for limit in limits},
             "paused_queues": activity.paused_queues,
             "paused_names": activity.paused_names,
             "priorities": [priority.value for priority in PRIORITIES],
         },
     )
+
+
+def _limit(limit: LimitsView) -> str:
+    """In words."""
+    words = [str(rate) for rate in limit.rates]
+    if limit.max_concurrency is not None:
+        words.append(f"{limit.max_concurrency} at once")
+    return ", ".join(words) or "none"
 
 
 async def workers(client: Client, _params: Params) -> View:
@@ -307,7 +327,7 @@ async def types(client: Client, _params: Params) -> View:
 async def task_type(client: Client, params: Params) -> View:
     """One task name, with a form to submit it."""
     name = params["name"]
-    activity, definitions = await asyncio.gather(client.activity(), client.definitions())
+    activity, definitions, limits = await asyncio.gather(client.activity(), client.definitions(), client.limits())
     definition = next((one for one in definitions if one.name == name), None)
     active = next((one for one in activity.types if one.name == name), None)
     if definition is None and active is None:
@@ -320,6 +340,8 @@ async def task_type(client: Client, params: Params) -> View:
             "definition": definition,
             "active": active,
             "options": _options(definition),
+            "limit": next((limit for limit in limits if limit.name == name), None),
+            "limit_words": {limit.name: _limit(limit) for limit in limits}.get(name),
             "fields": form_fields(definition) if definition else [],
             "histogram": charts.histogram(active.durations) if active else "",
             "schema": json.dumps(definition.parameters, indent=2) if definition else "",

@@ -197,7 +197,9 @@ def _before(query: Query) -> int | None:
 
 
 def _brief(info: TaskInfo) -> TaskInfo:
-    """For a list: without arguments, results and tracebacks that are long."""
+    """For a list: without its history, and without arguments, results and tracebacks that are long."""
+    if info.history:
+        info = replace(info, history=())
     if info.args is not None and len(info.args) > LONGEST_LISTED:
         info = replace(info, args=None)
     if info.result is not None and len(info.result) > LONGEST_LISTED:

@@ -50,11 +50,16 @@
   htmx.createEventSource = (url) => new TabStream(url);
   const say = (here) => { find("#away").hidden = here; };
 
+  const changed = (field) => field.options
+    ? field.selectedIndex !== Math.max(0, [...field.options].findIndex((option) => option.defaultSelected))
+    : field.type === "checkbox" ? field.checked !== field.defaultChecked : field.value !== field.defaultValue;
+
   /* While somebody selects, reads, writes or has scrolled down a list, nothing moves under their hands. */
   const busy = () => {
     const focused = document.activeElement;
     return Boolean(
-      find("input:checked, details[open]", live) ||
+      find("details[open]", live) ||
+      all("input, select, textarea", live).some(changed) ||
       (focused && focused !== live && live.contains(focused)) ||
       (find("#rows", live) && scrollY > 40) ||
       String(getSelection()).length,
@@ -85,7 +90,7 @@
   const settle = () => setTimeout(() => { if (held !== null && !busy()) show(); }, 150);
   for (const name of ["focusout", "change", "scroll", "toggle"]) document.addEventListener(name, settle, { passive: true, capture: true });
   newer.addEventListener("click", () => {
-    for (const box of all("input:checked", live)) box.checked = false;
+    for (const form of all("form", live)) form.reset();
     for (const open of all("details[open]", live)) open.open = false;
     scrollTo({ top: 0 });
     show();
