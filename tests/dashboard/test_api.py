@@ -11,6 +11,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fastworker.errors import ConfigurationError
+from fastworker.settings import load_settings
+from fastworker_dashboard import dashboard
 from tests.dashboard.site import Site
 from tests.support.waiting import until
 
@@ -54,9 +57,44 @@ def test_actions_go_to_the_audit(site: Site) -> None:
     assert site.http.post(f"/api/v1/tasks/{task_id}/retry").json() == {"outcome": "queued"}
     site.http.post("/api/v1/queues/api-held/resume")
     until(lambda: site.json(f"/api/v1/tasks/{task_id}")["state"] == "succeeded", what="the end")
-    rows = site.json("/api/v1/audit", limit=4)
+    rows = [row for row in site.json("/api/v1/audit", limit=10) if row["action"] != "note"][:4]
     assert [row["action"] for row in rows] == ["resume", "retry", "cancel", "pause"]
     assert {row["who"] for row in rows} == {"dashboard"}
+
+
+def test_what_is_submitted_through_the_api_is_in_the_audit_in_few_rows(site: Site) -> None:
+    def noted() -> list[str]:
+        return [row["target"] for row in site.json("/api/v1/audit", limit=50) if row["action"] == "note"]
+
+    def sum_of_all() -> int:
+        several = [re.search(r"submitted (\d+) tasks", text) for text in noted()]
+        return sum(int(found[1]) if found else 1 for found in several)
+
+    until(lambda: not site.count("state:queued,running") and sum_of_all() == site.json("/api/v1/facets")["total"])
+    rows, tasks = len(noted()), sum_of_all()
+    for number in range(40):
+        site.submit("add" if number % 4 else "echo", 1, *([2] if number % 4 else []))
+    until(lambda: sum_of_all() == tasks + 40, what="the rows of the audit")
+    assert len(noted()) - rows < 20
+    assert "add" in noted()[0]
+
+
+async def test_a_task_leads_to_the_trace_of_the_request_that_submitted_it(site: Site) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    for sent, found in ((f"00-{trace}-00f067aa0ba902b7-01", trace), ("00-javascript:alert(1)-x-01", None)):
+        new = site.http.post("/api/v1/tasks", json={"name": "echo"}, headers={"traceparent": sent}).json()["id"]
+        assert site.json(f"/api/v1/tasks/{new}")["trace_id"] == found
+        app = dashboard(site.cluster.url, trace_url="https://traces.example/of/{trace_id}")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            html = (await client.get(f"/tasks/{new}", headers={"accept": "text/html"})).text
+        assert (f'href="https://traces.example/of/{trace}"' in html) is (found is not None)
+        assert "javascript" not in html
+
+
+def test_where_traces_are_shown_must_be_an_address_with_a_place_for_the_id() -> None:
+    for wrong in ("https://traces.example/", "javascript:alert('{trace_id}')"):
+        with pytest.raises(ConfigurationError, match="dashboard_trace_url"):
+            load_settings(dashboard_trace_url=wrong)
 
 
 def test_a_bulk_action_is_started_watched_and_ends(site: Site) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fastworker.activity import bucket_end
 from fastworker.lifecycle import State
 from fastworker_server.durations import Durations, Histogram
+from fastworker_server.flows import Flows
 from fastworker_server.queue import Moved
 from fastworker_server.rings import Ring, Rings
 from tests.server.stage import Stage
@@ -74,6 +75,18 @@ def test_rings_follow_the_engine() -> None:
     known = durations.type("add", {})
     assert (known.succeeded, known.failed, sum(known.durations)) == (1, 1, 2)
     assert known.wait_p50 == pytest.approx(4, rel=0.42)
+
+
+def test_what_comes_into_a_queue_and_leaves_it_is_told_per_second() -> None:
+    stage, flows = Stage(), Flows()
+    stage.join("w", 2)
+    for number in range(5):
+        stage.submit(f"{number}")
+    assert len(stage.started()) == 2
+    flows.tell(stage.engine.outbox)
+    assert flows.rates(stage.now) == {}, "the second is not over"
+    assert flows.rates(stage.now + 1) == {"default": (0.5, 0.2)}
+    assert flows.rates(stage.now + 60) == {}
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.00005, 0.001, 0.5, 3.0, 60.0, 3600.0])

@@ -73,6 +73,7 @@ class Activity:
         series: by span: `2m`, `30m`, `24h`.
         types: one per task name.
         paused_queues, paused_names: what was paused.
+        flows: by queue, what comes in and what leaves it per second, over the last ten.
     """
 
     now: float
@@ -84,6 +85,7 @@ class Activity:
     types: list[TypeActivity]
     paused_queues: list[str]
     paused_names: list[str]
+    flows: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
         dashboard_operator_password: of an operator, who may act on tasks and queues, but not delete or submit.
         dashboard_viewer_password: of a viewer, who may look.
         dashboard_hosts: the names by which browsers may call the dashboard, besides those of loopback.
+        dashboard_trace_url: where traces are shown, with `{trace_id}` in it: the dashboard links tasks to it.
     """
 
     model_config = SettingsConfigDict(
@@ -115,6 +116,7 @@ class Settings(BaseSettings):
     dashboard_operator_password: SecretStr | None = None
     dashboard_viewer_password: SecretStr | None = None
     dashboard_hosts: Words = Field(default_factory=list)
+    dashboard_trace_url: str | None = Field(default=None, pattern=r"^https?://.*\{trace_id\}")
 
     @field_validator("modules", "listen", "dashboard_hosts", mode="before")
     @classmethod

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fastworker.lifecycle import State
 from fastworker.limits import UNLIMITED, TaskLimits
@@ -38,6 +39,7 @@ class Priority(StrEnum):
 
 PRIORITIES = tuple(Priority)
 _RANKS = {priority: rank for rank, priority in enumerate(PRIORITIES)}
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ class TaskInfo:
 
     Attributes:
         seq: its number in the order of submissions, by which lists are paged.
+        trace_id: of the trace that it belongs to.
     """
 
     seq: int
@@ -275,6 +278,7 @@ class TaskInfo:
     history: tuple[Attempt, ...] = ()
     progress: tuple[float, str] | None = None
     log: Sequence[str] = ()
+    trace_id: str | None = None
 
     @classmethod
     def of(cls, task: Task) -> TaskInfo:
@@ -303,7 +307,14 @@ class TaskInfo:
             history=task.history,
             progress=task.progress,
             log=tuple(task.log or ()),
+            trace_id=_trace_id(task.headers),
         )
+
+
+def _trace_id(headers: Mapping[str, str] | None) -> str | None:
+    """As a `traceparent` has it (W3C Trace Context, section 3.2)."""
+    found = _TRACEPARENT.match(headers.get("traceparent", "")) if headers else None
+    return found[1] if found else None
 
 
 def new_task_id() -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_json
@@ -16,9 +16,10 @@ from fastworker.found import Facets, FailureGroup, TaskPage
 from fastworker.options import SubmitOptions
 from fastworker.release import RELEASE
 from fastworker.tasks import Definition, Priority, TaskInfo
+from fastworker.trace_context import carrying
 from fastworker.views import Explanation, LaneView, ScheduleView, Stats, WorkerView, WorkflowNode
 from fastworker_dashboard.metrics import exposition
-from fastworker_dashboard.request import Admin, NotAllowed, Operator, TheClient, Viewer
+from fastworker_dashboard.request import Admin, NotAllowed, Operator, TheClient, Viewer, site_of
 
 api = APIRouter(prefix="/api/v1", tags=["v1"])
 old = APIRouter(prefix="/api", tags=["fastworker 0.3.0"])
@@ -80,11 +81,14 @@ class NewBulk(BaseModel):
 
 
 @api.post("/tasks", status_code=201)
-async def submit(task: NewTask, _user: Admin, client: TheClient) -> Submitted:
-    """Submit a task; the answer comes once it is stored."""
+async def submit(request: Request, task: NewTask, user: Admin, client: TheClient) -> Submitted:
+    """Submit a task; the answer comes once it is stored. A `traceparent` of the request goes on with the task."""
     options = task.model_dump(exclude={"name", "args", "kwargs", "strict"}, exclude_none=True)
     said: SubmitOptions = {**options}  # type: ignore[typeddict-item]
-    return Submitted(id=str(await client.submit(task.name, task.args, task.kwargs, strict=task.strict, **said)))
+    with carrying(request.headers):
+        new = str(await client.submit(task.name, task.args, task.kwargs, strict=task.strict, **said))
+    site_of(request).notes.submitted(client, user.name, task.name, new)
+    return Submitted(id=new)
 
 
 @api.get("/tasks")

@@ -21,6 +21,7 @@ from fastworker_dashboard.assets import assets
 from fastworker_dashboard.control import ControlPlane
 from fastworker_dashboard.guard import Guard
 from fastworker_dashboard.live import Live
+from fastworker_dashboard.notes import SubmissionNotes
 from fastworker_dashboard.pages import doors, page_response, pages, render_topic, root_of
 from fastworker_dashboard.request import LoginNeeded, NotAllowed, Site
 from fastworker_dashboard.views import View
@@ -40,6 +41,7 @@ def dashboard(
     passwords: Mapping[Role, str] | None = None,
     hosts: Iterable[str] = (),
     prefix: str = "",
+    trace_url: str | None = None,
 ) -> ASGIApp:
     """The dashboard as an ASGI application: run it with uvicorn, or `app.mount("/fastworker", dashboard())`.
 
@@ -49,6 +51,7 @@ def dashboard(
         passwords: by role (`viewer`, `operator`, `admin`). Without any, everybody who can reach it is an admin.
         hosts: names by which browsers may call it, besides those of loopback.
         prefix: what a proxy takes away from the beginning of paths.
+        trace_url: where traces are shown, with `{trace_id}` in it.
     """
     there = ControlPlane(control_plane, key)
 
@@ -61,7 +64,13 @@ def dashboard(
         title="FastWorker", version=RELEASE, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json",
         root_path=prefix.rstrip("/"), lifespan=lifespan,
     )  # fmt: skip
-    app.state.site = Site(Access(passwords or {}), there, Live(there, partial(render_topic, there)))
+    app.state.site = Site(
+        Access(passwords or {}),
+        there,
+        Live(there, partial(render_topic, there, trace_url)),
+        SubmissionNotes(),
+        trace_url,
+    )
     for router in (assets, doors, probes, api, old, actions, pages):
         app.include_router(router)
     _add_refusals(app)

@@ -39,7 +39,7 @@ def dashboard(
     shown = f"[{where[0]}]" if ":" in where[0] else where[0]
     application = make_dashboard(
         control_plane or url or settings.url, passwords=passwords, prefix=prefix,
-        hosts=[*settings.dashboard_hosts, settings.dashboard_host],
+        hosts=[*settings.dashboard_hosts, settings.dashboard_host], trace_url=settings.dashboard_trace_url,
     )  # fmt: skip
     if with_parent:
         _end_with_parent()

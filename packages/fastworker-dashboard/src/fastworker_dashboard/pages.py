@@ -42,7 +42,8 @@ def page_response(request: Request, view: View, user: User | None, **more: objec
     query = "&".join(part for part in request.url.query.split("&") if not part.startswith("said="))
     html = render(
         view, root=root_of(request), path=path_of(request), query=query, user=user, whole=True, message=said,
-        needs_login=site_of(request).access.needed, insecure=site_of(request).control_plane.insecure, **more,
+        needs_login=site_of(request).access.needed, insecure=site_of(request).control_plane.insecure,
+        trace_url=site_of(request).trace_url, **more,
     )  # fmt: skip
     return HTMLResponse(html, view.status)
 
@@ -83,12 +84,14 @@ async def page(request: Request, user: Viewer, client: TheClient) -> Response:
     return page_response(request, shown, user)
 
 
-async def render_topic(control_plane: ControlPlane, topic: Topic) -> str:
+async def render_topic(control_plane: ControlPlane, trace_url: str | None, topic: Topic) -> str:
     """The inside of a page, for all who look at it with the same role."""
     view, said = view_of(topic.path)
     shown = await view(await control_plane.now(), {**dict(parse_qsl(topic.query)), **said})
     user = User(topic.role, "")  # type: ignore[arg-type]
-    return render(shown, root=topic.root, path=topic.path, query=topic.query, user=user, whole=False)
+    return render(
+        shown, root=topic.root, path=topic.path, query=topic.query, user=user, whole=False, trace_url=trace_url
+    )
 
 
 @pages.get("/live")

@@ -12,6 +12,7 @@ from fastworker.client import Client
 from fastworker_dashboard.access import COOKIE, Access, Role, User
 from fastworker_dashboard.control import ControlPlane
 from fastworker_dashboard.live import Live
+from fastworker_dashboard.notes import SubmissionNotes
 
 
 @dataclass(slots=True)
@@ -21,6 +22,8 @@ class Site:
     access: Access
     control_plane: ControlPlane
     live: Live
+    notes: SubmissionNotes
+    trace_url: str | None = None
 
 
 class LoginNeeded(Exception):

@@ -284,7 +284,7 @@ async def queues(client: Client, _params: Params) -> View:
     """Queues with their lanes."""
     lanes, activity, limits = await asyncio.gather(client.queues(), client.activity(), client.limits())
     waits = {known.name: known for known in activity.types}
-    by_queue: dict[str, list[LaneView]] = {queue: [] for queue in activity.paused_queues}
+    by_queue: dict[str, list[LaneView]] = {queue: [] for queue in (*activity.paused_queues, *activity.flows)}
     for lane in sorted(lanes, key=lambda lane: -sum(lane.queued.values()))[:MOST_LANES]:
         by_queue.setdefault(lane.queue, []).append(lane)
     return View(
@@ -294,6 +294,7 @@ async def queues(client: Client, _params: Params) -> View:
             "queues": sorted(by_queue.items()),
             "waits": waits,
             "limits": {limit.name: _limit(limit) for limit in limits},
+            "flows": activity.flows,
             "paused_queues": activity.paused_queues,
             "paused_names": activity.paused_names,
             "priorities": [priority.value for priority in PRIORITIES],

@@ -10,6 +10,7 @@ from fastworker.lifecycle import State
 from fastworker.tasks import PRIORITIES
 from fastworker_server.durations import Durations
 from fastworker_server.engine import Engine
+from fastworker_server.flows import Flows
 from fastworker_server.queue import Moved
 from fastworker_server.rings import Rings
 from fastworker_server.storage.indexer import Indexer
@@ -27,6 +28,7 @@ class Observer:
         self._indexer = indexer
         self.rings = Rings()
         self._durations = Durations()
+        self._flows = Flows()
 
     def tell(self, moves: Sequence[Moved]) -> None:
         """Count moves."""
@@ -34,6 +36,7 @@ class Observer:
         self._tally.tell(moves)
         self.rings.tell(moves, counts[State.QUEUED], counts[State.RUNNING])
         self._durations.tell(moves)
+        self._flows.tell(moves)
         self._indexer.failed(m.task.seq for m in moves if m.after is State.FAILED or m.before is State.FAILED)
 
     def activity(self, now: float) -> Activity:
@@ -52,4 +55,5 @@ class Observer:
             types=[self._durations.type(name, states.get(name, {})) for name in names],
             paused_queues=sorted(lanes.paused_queues),
             paused_names=sorted(lanes.paused_names),
+            flows=self._flows.rates(now),
         )
