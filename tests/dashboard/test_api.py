@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from fastworker_dashboard import dashboard
 from tests.dashboard.site import Site
 from tests.support.waiting import until
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "dashboard.md"
 PAGES = ("/", "/tasks", "/failed", "/queues", "/workers", "/types", "/types/add", "/audit", "/about")
 
 
@@ -170,6 +172,13 @@ def test_prometheus_can_read_the_metrics(site: Site) -> None:
     assert 'fastworker_tasks_ended_total{name="add",state="succeeded"}' in text
     states = site.json("/api/v1/stats")["states"]
     assert f'fastworker_tasks{{state="succeeded"}} {float(states["succeeded"])}' in text
+
+
+def test_the_page_about_the_dashboard_names_every_metric(site: Site) -> None:
+    families = text_string_to_metric_families(site.http.get("/metrics").text)
+    names = {f"{family.name}{'_total' if family.type == 'counter' else ''}": family.type for family in families}
+    rows = re.findall(r"^\| `(fastworker_\w+)` \| (\w+) \|", DOCS.read_text(), re.MULTILINE)
+    assert dict(rows) == names
 
 
 @pytest.mark.parametrize("path", ["/api/status", "/api/workers", "/api/queues", "/api/tasks"])

@@ -21,7 +21,7 @@ class _Snapshot(Collector):
     def collect(self) -> Iterable[Metric]:
         """All metrics."""
         tasks = GaugeMetricFamily("fastworker_tasks", "Tasks that are kept, by state.", labels=["state"])
-        for state, count in self._stats.states.items():
+        for state, count in self._activity.states.items():
             tasks.add_metric([state], count)
         queued = GaugeMetricFamily("fastworker_queued_tasks", "Queued tasks, by priority.", labels=["priority"])
         for priority, count in self._activity.queued.items():
