@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import pytest
+from pydantic import Field
+from pydantic_core import to_json
 
+from fastworker.function import TaskFunction
 from fastworker.lifecycle import State
-from fastworker.tasks import Definition, Priority, TaskInfo
-from fastworker_server.redaction import INSTEAD, redacted
+from fastworker.tasks import Priority, TaskInfo
+from fastworker_server.catalog import Catalog
+from fastworker_server.redaction import INSTEAD, NO_PARAMETERS, Parameters, parameters_of, redacted
 
-DEFINITION = Definition("login", parameters={"properties": {"user": {}, "password": {}, "more": {}}, "type": "object"})
+PARAMETERS = Parameters(["user", "password", "more"], ["password"])
 
 
 def an_info(args: str, result: str | None = None) -> TaskInfo:
@@ -34,11 +39,35 @@ def an_info(args: str, result: str | None = None) -> TaskInfo:
     ],
 )
 def test_secrets_are_taken_out_wherever_they_stand(args: str) -> None:
-    found = redacted(an_info(args, '{"token": "hunter2"}'), DEFINITION)
+    found = redacted(an_info(args, '{"token": "hunter2"}'), PARAMETERS)
     assert "hunter2" not in (found.args or "")
     assert found.result == json.dumps({"token": INSTEAD}, ensure_ascii=False, separators=(",", ":"))
 
 
 @pytest.mark.parametrize("args", ['{"user": "ann"}', "[1, 2]", "[]", '{"passenger": 5}', "null"])
 def test_what_holds_no_secret_stays_as_it_was_written(args: str) -> None:
-    assert redacted(an_info(args), None).args == args
+    assert redacted(an_info(args), NO_PARAMETERS).args == args
+
+
+def pay(
+    user: str,
+    card: Annotated[str, Field(json_schema_extra={"writeOnly": True})],
+    pin: Annotated[str, Field(json_schema_extra={"format": "password"})] = "",
+) -> None:
+    """A task function that says which of its parameters are nobody's business."""
+
+
+@pytest.mark.parametrize(
+    "args", ['{"user": "ann", "card": "4711"}', '["ann", "4711"]', '{"*": ["ann"], "card": "4711"}', '{"pin": "4711"}']
+)
+def test_a_task_function_says_which_of_its_parameters_are_secret(args: str) -> None:
+    definition = TaskFunction(pay, "pay").definition()
+    assert "4711" not in (redacted(an_info(args), parameters_of(definition)).args or "")
+
+
+def test_secrets_stay_secret_over_a_restart_before_any_worker_has_come() -> None:
+    before, after = Catalog(), Catalog()
+    before.learn([TaskFunction(pay, "pay").definition(), TaskFunction(an_info, "open").definition()])
+    after.restore_secrets(json.loads(to_json(before.with_secrets())))
+    assert after.parameters("pay") == Parameters(["user", "card", "pin"], ["card", "pin"])
+    assert after.parameters("open") == NO_PARAMETERS

@@ -129,7 +129,7 @@ class Answers:
         """Without secrets, if the query asks for that."""
         if not query.redact:
             return infos
-        return [redacted(info, self._engine.catalog.get(info.name)) for info in infos]
+        return [redacted(info, self._engine.catalog.parameters(info.name)) for info in infos]
 
     def _view(self, task: Task) -> TaskInfo:
         info = TaskInfo.of(task)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from fastworker.tasks import DEFAULTS, UNSAID, Definition, Options
+from fastworker_server.redaction import NO_PARAMETERS, Parameters, parameters_of
 
 _NEW_SHARE = 0.2
 
@@ -13,7 +15,9 @@ class Catalog:
     """Task definitions by name. A name stays known after its last worker has left, so that its options still count."""
 
     def __init__(self) -> None:
+        self.revision = 0
         self._definitions: dict[str, Definition] = {}
+        self._parameters: dict[str, Parameters] = {}
         self._resolved: dict[tuple[str, Options | None], Options] = {}
         self._run_times: dict[str, float] = {}
 
@@ -21,7 +25,21 @@ class Catalog:
         """Take in what a worker says it can run; the newest word on a name counts."""
         for definition in definitions:
             self._definitions[definition.name] = definition
+            self._parameters[definition.name] = parameters_of(definition)
         self._resolved.clear()
+        self.revision += 1
+
+    def parameters(self, name: str) -> Parameters:
+        """The parameters of a name, as far as any worker has told it."""
+        return self._parameters.get(name, NO_PARAMETERS)
+
+    def with_secrets(self) -> dict[str, Parameters]:
+        """The names that take secrets. The store keeps them, so that none is shown after a restart."""
+        return {name: parameters for name, parameters in self._parameters.items() if parameters.secret}
+
+    def restore_secrets(self, kept: Mapping[str, Any]) -> None:
+        """What the store kept of them."""
+        self._parameters.update((name, Parameters(**parameters)) for name, parameters in kept.items())
 
     def get(self, name: str) -> Definition | None:
         """The definition of a name, if any worker ever told it."""

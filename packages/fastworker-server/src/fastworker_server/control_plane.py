@@ -162,6 +162,7 @@ class ControlPlane:
         for name in paused.get("workers", []):
             self.engine.pause_worker(name, paused=True)
         self.engine.limits.set_by_client.update(_LIMITS.validate_python(recovered.facts.get("limits", {})))
+        self.engine.catalog.restore_secrets(recovered.facts.get("secrets", {}))
         self.engine.locks.restore(recovered.locks)
         self.engine.remember(recovered.upstream)
         self.engine.limits.earlier(recovered.starts)

@@ -54,6 +54,7 @@ class Pump:
         self._keeping: asyncio.TimerHandle | None = None
         self._known_workers: set[str] = set()
         self._known_limits = 0
+        self._known_definitions = 0
         self._known_pauses = 0
 
     def accept(self, peer: Peer, request: int) -> None:
@@ -83,6 +84,7 @@ class Pump:
             self._keep_counts_soon()
         self._store.save_schedules(self._schedules.take_changes())
         self._note_workers()
+        self._note_secrets()
         self._note_orders()
         self._sessions.flush()
         self._commit()
@@ -134,6 +136,13 @@ class Pump:
         if workers.keys() != self._known_workers:
             self._known_workers = set(workers)
             self._store.save_fact("workers", [{"name": w.name, "host": w.host, "pid": w.pid} for w in workers.values()])
+
+    def _note_secrets(self) -> None:
+        """Keep in the store which parameters hold secrets: tasks may be looked at before a worker has told it again."""
+        catalog = self._engine.catalog
+        if catalog.revision != self._known_definitions:
+            self._known_definitions = catalog.revision
+            self._store.save_fact("secrets", catalog.with_secrets())
 
     def _note_orders(self) -> None:
         """Keep in the store what clients have ordered, and how far back starts count."""

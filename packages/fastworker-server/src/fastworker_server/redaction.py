@@ -1,10 +1,14 @@
-"""Takes what looks like a secret out of arguments and results, before they leave the control plane for a dashboard."""
+"""Takes secrets out of arguments and results, before they leave the control plane for a dashboard.
+
+A secret is what a name says it is, and each parameter of a task function whose JSON schema says `writeOnly`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastworker.tasks import Definition, TaskInfo
@@ -18,38 +22,66 @@ INSTEAD: Final = "•••"
 NOT_SHOWN: Final = json.dumps("not JSON, so not shown")
 
 
-def redacted(info: TaskInfo, definition: Definition | None) -> TaskInfo:
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The names of a task function's parameters in their order, and which of them hold secrets."""
+
+    names: Sequence[str] = ()
+    secret: Collection[str] = ()
+
+
+NO_PARAMETERS: Final = Parameters()
+
+
+def parameters_of(definition: Definition) -> Parameters:
+    """What a definition tells of its parameters."""
+    schemas: dict[str, Any] = definition.parameters.get("properties", {})
+    secret = [name for name, schema in schemas.items() if SECRET.search(name) or _is_write_only(schema)]
+    return Parameters(list(schemas), secret)
+
+
+def _is_write_only(schema: Any) -> bool:
+    return isinstance(schema, dict) and (schema.get("writeOnly") is True or schema.get("format") == "password")
+
+
+def redacted(info: TaskInfo, parameters: Parameters) -> TaskInfo:
     """The task without secrets in its arguments and its result.
 
     Args:
-        definition: tells the names of arguments that were given by position.
+        parameters: of its task function.
     """
-    names = list(definition.parameters.get("properties", {})) if definition is not None else []
     return replace(
         info,
-        args=_clean_text(info.args, names) if info.args is not None else None,
-        result=_clean_text(info.result, []) if info.result is not None else None,
+        args=_clean_text(info.args, parameters) if info.args is not None else None,
+        result=_clean_text(info.result, NO_PARAMETERS) if info.result is not None else None,
     )
 
 
-def _clean_text(text: str, names: list[str]) -> str:
+def _clean_text(text: str, parameters: Parameters) -> str:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return NOT_SHOWN
-    if isinstance(value, list) and names:
-        cleaned: Any = _positions(value, names)
+    if isinstance(value, list) and parameters.names:
+        cleaned: Any = _positions(value, parameters)
     elif isinstance(value, dict) and isinstance(value.get("*"), list):
-        cleaned = _clean({key: item for key, item in value.items() if key != "*"})
-        cleaned = {"*": _positions(value["*"], names), **cleaned}
+        cleaned = _keywords({key: item for key, item in value.items() if key != "*"}, parameters)
+        cleaned = {"*": _positions(value["*"], parameters), **cleaned}
+    elif isinstance(value, dict):
+        cleaned = _keywords(value, parameters)
     else:
         cleaned = _clean(value)
     return text if cleaned == value else json.dumps(cleaned, ensure_ascii=False, separators=(",", ":"))
 
 
-def _positions(values: list[Any], names: list[str]) -> list[Any]:
-    secret = [index < len(names) and SECRET.search(names[index]) is not None for index in range(len(values))]
-    return [INSTEAD if hidden else _clean(value) for hidden, value in zip(secret, values, strict=True)]
+def _positions(values: list[Any], parameters: Parameters) -> list[Any]:
+    names = [*parameters.names, *[""] * len(values)]
+    return [INSTEAD if name in parameters.secret else _clean(value) for name, value in zip(names, values, strict=False)]
+
+
+def _keywords(values: dict[str, Any], parameters: Parameters) -> dict[str, Any]:
+    cleaned: dict[str, Any] = _clean(values)
+    return {name: INSTEAD if name in parameters.secret else value for name, value in cleaned.items()}
 
 
 def _clean(value: Any) -> Any:
