@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from tests.browser import scene
 from tests.browser.conftest import OpenTab
 from tests.dashboard.site import Site, running_site
+from tests.support.waiting import until
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 SHOTS = Path(__file__).resolve().parents[2] / "docs" / "images"
 NAMES = tuple(scene.paths(dict.fromkeys(("failed", "queued", "scheduled", "running", "workflow", "retried"), "x")))
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 SHOWN = (
     "overview",
     "tasks",
@@ -69,7 +72,7 @@ def test_every_page_is_accessible_strict_and_fits(
 
 
 def test_a_page_loads_little_and_from_us_only_and_shows_soon(
-    site: Site, pages: dict[str, str], tab: OpenTab, request: pytest.FixtureRequest
+    site: Site, pages: dict[str, str], tab: OpenTab, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = tab()
     asked: list[str] = []
@@ -78,10 +81,14 @@ def test_a_page_loads_little_and_from_us_only_and_shows_soon(
     one.page.wait_for_timeout(300)
     assert len(asked) <= 6, asked
     assert all(url.startswith(site.url + "/") for url in asked)
-    one.page.goto(site.url + "/tasks")
-    entry = "performance.getEntriesByName('first-contentful-paint')[0]"
-    one.page.wait_for_function(entry)
-    paint = one.page.evaluate(f"{entry}.startTime")
+    count = len(asked)
+    paints = []
+    for path in ("/", "/tasks", "/failed", "/queues", "/workers"):
+        one.page.goto(site.url + path)
+        paints.append(until(lambda: one.page.evaluate(PAINT), what="the first paint"))
+    paint = statistics.median(paints)
+    with capsys.disabled():
+        print(f"\n{count} requests, first contentful paint after {paint:.0f} ms ({max(paints):.0f} at most)")
     assert paint <= (300 if request.config.getoption("--full") else 3000)
 
 

@@ -147,7 +147,7 @@ def test_all_failures_are_retried_in_the_background_while_others_submit(
         large.cluster.client.submit("task_1", [1])
         return time.perf_counter() - began
 
-    quiet = sorted(submit() for _ in range(100))
+    quiet = sorted(submit() for _ in range(500))
     began = time.monotonic()
     job = large.http.post("/api/v1/bulk", json={"action": "retry", "q": "state:failed type:builtins.ValueError"})
     assert job.status_code == 202
@@ -159,10 +159,12 @@ def test_all_failures_are_retried_in_the_background_while_others_submit(
 
     until(ended, 120, "the end of the job")
     took = time.monotonic() - began
+    quiet_p99, busy_p99 = (sorted(times)[int(len(times) * 0.99)] for times in (quiet, busy))
     done = large.json("/api/v1/bulk")[0]["done"]
     with capsys.disabled():
-        print(f"\nretried {done} in {took:.1f} s; the slowest of 100 submits took {quiet[-1] * 1000:.1f} ms before,")
-        print(f"and {max(busy) * 1000:.1f} ms of {len(busy)} meanwhile")
+        print(f"\nretried {done} in {took:.1f} s; submit p99 {quiet_p99 * 1000:.1f} ms before (of {len(quiet)}),")
+        print(f"{busy_p99 * 1000:.1f} ms meanwhile (of {len(busy)})")
     assert done >= size.failed - 12
     assert took <= size.bulk
+    assert busy_p99 <= 3 * quiet_p99
     assert large.count("state:failed") <= 12
