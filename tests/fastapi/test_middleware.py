@@ -14,8 +14,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fastworker import Client
-from fastworker.integrations.fastapi import FastWorkerClient, FastWorkerMiddleware, fastworker_client
+from fastworker import Client, ConfigurationError
+from fastworker.integrations.fastapi import (
+    FastWorker,
+    FastWorkerClient,
+    FastWorkerMiddleware,
+    fastworker_client,
+    fastworker_lifespan,
+)
 from tests.fastapi.web import HYPERCORN, UVICORN, WebServer
 from tests.support.cluster import Cluster
 from tests.support.waiting import Promised, until
@@ -211,6 +217,15 @@ def test_a_wrong_key_fails_the_start_with_a_reason(tmp_path: object) -> None:
     app.add_middleware(FastWorkerMiddleware, url="tls+tcp://127.0.0.1:1", key="ab")
     with pytest.raises(Exception, match="64 hexadecimal digits"), TestClient(app):
         pass
+
+
+def test_options_that_would_be_overlooked_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="say either client= or url, patience"):
+        FastWorkerMiddleware(FastAPI(), client=Client("ipc:///tmp/nobody"), url="ipc:///tmp/other", patience=1.0)
+    with pytest.raises(TypeError, match="patients"):
+        fastworker_lifespan(patients=1.0)  # type: ignore[call-arg]
+    app = FastAPI()
+    assert FastWorker(app, client_kwargs={"timeout": 3}, max_waiting=7).client.max_waiting == 7
 
 
 @pytest.mark.parametrize("module", ["integrations", "integration"])

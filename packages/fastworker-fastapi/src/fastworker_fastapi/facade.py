@@ -7,14 +7,14 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from fastapi import FastAPI
 
-from fastworker.client import Client
 from fastworker.errors import ConnectionFailed
 from fastworker.patient import PatientClient
 from fastworker_fastapi.middleware import FastWorkerMiddleware
+from fastworker_fastapi.service import PatientOptions
 
 logger = logging.getLogger("fastworker.fastapi")
 
@@ -29,14 +29,16 @@ class FastWorker:
 
     Args:
         app: gets `FastWorkerMiddleware`.
-        client_kwargs: for `PatientClient`; `timeout` is its `patience`, and what else 0.3.0 took is ignored and logged.
-        options: for the middleware; see there.
+        client_kwargs: as in 0.3.0: `timeout` is the `patience` of today, and what is no more is ignored and logged.
+        options: for `PatientClient`.
     """
 
-    def __init__(self, app: FastAPI, *, client_kwargs: Mapping[str, Any] | None = None, **options: Any) -> None:
-        self.client: Client = _CountingClient(**_today(client_kwargs or {}))
+    def __init__(
+        self, app: FastAPI, *, client_kwargs: Mapping[str, Any] | None = None, **options: Unpack[PatientOptions]
+    ) -> None:
+        self.client = _CountingClient(**_today(client_kwargs or {}), **options)
         self._recent: deque[str] = deque(maxlen=REMEMBERED)  # handles, which keep what is known of their tasks
-        app.add_middleware(FastWorkerMiddleware, client=self.client, **options)
+        app.add_middleware(FastWorkerMiddleware, client=self.client)
 
     async def delay(self, task_name: str, *args: Any, **kwargs: Any) -> str:
         """Queue a task; returns its id once it is stored. Takes `priority, eta, countdown` too."""
@@ -47,7 +49,7 @@ class FastWorker:
     @property
     def worker_count(self) -> int:
         """How many workers are connected, counted every 2 seconds; 0 while the control plane is away."""
-        return self.client.worker_count if isinstance(self.client, _CountingClient) else 0
+        return self.client.worker_count
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

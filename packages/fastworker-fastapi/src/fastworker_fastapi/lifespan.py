@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Unpack
 
-from fastworker.client import Client
-from fastworker.patient import MAX_WAITING, PATIENCE
-from fastworker_fastapi.service import Service
+from fastworker_fastapi.service import Service, ServiceOptions
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
-def fastworker_lifespan(
-    inner: Lifespan | None = None,
-    client: Client | None = None,
-    *,
-    url: str | None = None,
-    key: str | None = None,
-    patience: float = PATIENCE,
-    max_waiting: int = MAX_WAITING,
-    embedded: bool = False,
-) -> Lifespan:
+def fastworker_lifespan(inner: Lifespan | None = None, **options: Unpack[ServiceOptions]) -> Lifespan:
     """A lifespan that opens a client, and inside runs yours: `FastAPI(lifespan=fastworker_lifespan(mine))`.
 
     Args:
         inner: the application's own lifespan; what it yields is passed on.
-        client: one of your own, in place of one that is made from the other arguments; see `FastWorkerMiddleware`.
+        options: see `ServiceOptions`.
     """
-    service = Service(client, url=url, key=key, patience=patience, max_waiting=max_waiting, embedded=embedded)
+    service = Service(**options)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastworker.after_response import AfterResponse, collecting
-from fastworker.client import Client
 from fastworker.errors import ControlPlaneAway, FastWorkerError
-from fastworker.patient import MAX_WAITING, PATIENCE
 from fastworker.trace_context import TRACE_HEADERS, carrying
 from fastworker_fastapi.background import BEFORE_RESPONSE_KEY, BeforeResponse
-from fastworker_fastapi.service import Service
+from fastworker_fastapi.service import Service, ServiceOptions
 
 logger = logging.getLogger("fastworker.fastapi")
 
@@ -35,27 +33,12 @@ class FastWorkerMiddleware:
 
     Args:
         app: the application.
-        client: one of your own, in place of one that is made from the other arguments.
-        url: where the control plane is; default: `FASTWORKER_URL`, then this user's socket on this host.
-        key: the cluster key or a role's as text, where the address needs one.
-        patience: seconds that a request waits for a control plane that is away.
-        max_waiting: how many submissions and questions may be under way at once.
-        embedded: run the control plane and a worker inside this application; several processes of it share one.
+        options: see `ServiceOptions`.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        client: Client | None = None,
-        *,
-        url: str | None = None,
-        key: str | None = None,
-        patience: float = PATIENCE,
-        max_waiting: int = MAX_WAITING,
-        embedded: bool = False,
-    ) -> None:
+    def __init__(self, app: ASGIApp, **options: Unpack[ServiceOptions]) -> None:
         self.app = app
-        self._service = Service(client, url=url, key=key, patience=patience, max_waiting=max_waiting, embedded=embedded)
+        self._service = Service(**options)
         self._open = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

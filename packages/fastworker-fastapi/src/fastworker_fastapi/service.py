@@ -5,42 +5,54 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 from fastworker.client import Client
 from fastworker.errors import ConfigurationError
 from fastworker.middleware import active_middleware
-from fastworker.patient import MAX_WAITING, PATIENCE, PatientClient
+from fastworker.patient import PatientClient
 from fastworker_fastapi.embedding import embedded_control_plane
+
+
+class PatientOptions(TypedDict, total=False):
+    """What `PatientClient` takes; see there."""
+
+    url: str | None
+    key: str | None
+    patience: float
+    max_waiting: int
+
+
+class ServiceOptions(PatientOptions, total=False):
+    """What an application says of its task queue, wherever it says it: the middleware, the lifespan.
+
+    Besides those of `PatientClient`:
+
+    client: one of your own, in place of one that is made from the other options.
+    embedded: run the control plane and a worker inside this application; several processes of it share one.
+    """
+
+    client: Client | None
+    embedded: bool
 
 
 class Service:
     """Opens and closes an application's client.
 
-    Args:
-        client: one of your own, in place of one that is made from the other arguments.
-        url: where the control plane is; default: `FASTWORKER_URL`, then this user's socket on this host.
-        key: the cluster key or a role's as text, where the address needs one.
-        patience: seconds that a request waits for a control plane that is away.
-        max_waiting: how many submissions and questions may be under way at once.
-        embedded: run the control plane and a worker inside this application; several processes of it share one.
+    Raises:
+        ConfigurationError: a client of your own was given, and options of one that is to be made.
     """
 
     def __init__(
-        self,
-        client: Client | None = None,
-        *,
-        url: str | None = None,
-        key: str | None = None,
-        patience: float = PATIENCE,
-        max_waiting: int = MAX_WAITING,
-        embedded: bool = False,
+        self, *, client: Client | None = None, embedded: bool = False, **options: Unpack[PatientOptions]
     ) -> None:
-        if embedded and client is not None:
-            raise ConfigurationError("embedded=True makes its own client: say either client= or embedded=True")
-        self._embedded = embedded_control_plane(url) if embedded else None
-        where = self._embedded.url if self._embedded is not None else url
-        self.client = client or PatientClient(where, key, patience=patience, max_waiting=max_waiting)
+        self._embedded = embedded_control_plane(options.get("url")) if embedded else None
+        if client is not None and (embedded or options):
+            others = ", ".join([*(["embedded"] if embedded else []), *options])
+            raise ConfigurationError(f"a client of your own is taken as it is: say either client= or {others}")
+        if self._embedded is not None:
+            options["url"] = self._embedded.url
+        self.client = client or PatientClient(**options)
 
     async def open(self) -> Self:
         """Start the client, after what is embedded.
