@@ -105,6 +105,31 @@ def test_events_tell_state_progress_and_log_until_the_end(running: Cluster, http
     assert told[-1] == ("end", {"id": task_id, "state": "succeeded", "done": True, "result": "seen", "error": None})
 
 
+def test_events_tell_the_parts_as_they_come_and_go_on_where_a_browser_was(running: Cluster, http: httpx.Client) -> None:
+    file = running.folder / "the-third-part"
+    task_id = running.client.submit("in_parts", [str(file)])
+    told = []
+    with http.stream("GET", f"/tasks/{task_id}/events") as answer:
+        for event in events(answer):
+            told.append(event)
+            if event == ("part", {"part": 1}):
+                file.touch()  # the task ends only after its second part was told
+    assert [data["part"] for kind, data in told if kind == "part"] == [0, 1, 2]
+    assert [kind for kind, _ in told][-2:] == ["state", "end"], "nothing comes after the end"
+    with http.stream("GET", f"/tasks/{task_id}/events", headers={"Last-Event-ID": "1"}) as answer:
+        lines = list(answer.iter_lines())
+    assert lines[:3] == ["id: 2", "event: part", 'data: {"part":2}'], "the first that this browser has not seen"
+
+
+def test_events_say_that_parts_are_no_longer_kept(running: Cluster, http: httpx.Client) -> None:
+    task_id = running.client.submit("many_parts", [10_500])
+    running.client.result(task_id, timeout=20)
+    with http.stream("GET", f"/tasks/{task_id}/events") as answer:
+        told = list(events(answer))
+    assert [kind for kind, _ in told] == ["gap", "state", "end"]
+    assert "the parts 0 to 499 of task" in told[0][1]["detail"]
+
+
 def events(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
     """The events of a stream."""
     kind = ""

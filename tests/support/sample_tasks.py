@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -98,6 +99,21 @@ def wait_for_file(path: str) -> str:
     while not Path(path).exists():
         time.sleep(0.02)
     return "seen"
+
+
+@task
+def in_parts(path: str) -> Iterator[dict[str, int]]:
+    """Yield two parts, and the third once the file is there."""
+    yield {"part": 0}
+    yield {"part": 1}
+    while not Path(path).exists():
+        time.sleep(0.02)
+    yield {"part": 2}
+
+
+@task
+def many_parts(count: int) -> Iterator[int]:
+    yield from range(count)
 
 
 # ---- failures and retries --------------------------------------------------------------------------------------------

@@ -95,8 +95,11 @@ class Listening:
                 if note.progress is not None or note.log:
                     yield note if sealing is None else sealing.open_note(note)
 
-    async def stream(self, task_id: str) -> AsyncGenerator[str]:
+    async def stream(self, task_id: str, first: int = 0) -> AsyncGenerator[str]:
         """What a task has yielded and will yield, as JSON; see `TaskHandle.stream`.
+
+        Args:
+            first: the number of the first part that is wanted, counted from 0.
 
         Raises:
             ResultExpired: parts are no longer kept.
@@ -104,6 +107,7 @@ class Listening:
         asked_again = False
         sealing = sealer()
         async with self._listening(task_id) as live:
+            live.next_part = first
             while (note := await live.next()) is not None:
                 parts = live.parts(note)
                 if parts is None and (asked_again or note.attempt == 0):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.params import Depends as DependsParam
 from fastapi.responses import StreamingResponse
 
@@ -31,7 +31,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "The task queue is not available; `Retry-After` says when to try again."},
 }
 _STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "Events `state`, `progress`, `log`, and `end`."}
+    200: {
+        "content": {"text/event-stream": {}},
+        "description": "Events `state`, `progress`, `log`, `part`, `gap`, `end`.",
+    }
 }
 
 
@@ -99,10 +102,15 @@ def task_router(
         return Cancellation(id=info.id, answer=answer)
 
     @router.get("/{task_id}/events", response_class=StreamingResponse, responses=_STREAM)
-    async def events(info: Found, client: FastWorkerClient) -> StreamingResponse:
-        """The task's state, progress and log lines as they come, as Server-Sent Events."""
+    async def events(
+        info: Found,
+        client: FastWorkerClient,
+        last_event_id: Annotated[int, Header(ge=-1, description="The number of the last part that was seen.")] = -1,
+    ) -> StreamingResponse:
+        """The task's state, progress, log lines and streamed parts as they come, as Server-Sent Events."""
+        stream = TaskEvents(client, info, last_event_id + 1).stream()
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(TaskEvents(client, info).stream(), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     return router
 
