@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from fastworker import Client, ResultExpired, TaskFailed
+from fastworker.errors import NoPartsKept
 from fastworker.lifecycle import State
 from tests.integration import live_tasks
 from tests.support.cluster import Cluster
@@ -75,7 +76,7 @@ async def test_a_failure_comes_after_the_parts_before_it(client: Client) -> None
 async def test_a_task_that_yields_nothing_has_no_stream(client: Client) -> None:
     handle = await client.submit("keep_quiet")
     await handle.result()
-    with pytest.raises(ResultExpired, match="no longer kept"):
+    with pytest.raises(NoPartsKept, match="no parts are kept"):
         [part async for part in handle.stream()]
 
 

@@ -80,6 +80,9 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         insecure: the control plane listens without encryption too.
     """
 
+    serves_task_functions = True
+    """Whether task functions go through it; one that only looks on stands back."""
+
     def __init__(self, url: str | None = None, key: str | None = None, *, connect_timeout: float | None = None) -> None:
         self._settings = load_settings(connect_timeout=connect_timeout)
         self._places = candidates(url, self._settings)
@@ -117,7 +120,8 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
                 f"no control plane was found; tried:\n{tried}\n"
                 f"for {self._settings.connect_timeout:g} s. Start one: fastworker start"
             ) from None
-        current.opened(self)
+        if self.serves_task_functions:
+            current.opened(self)
         return self
 
     async def _connect(self, url: str, credential: Credential | None) -> Connection:

@@ -57,6 +57,11 @@ def opened(client: TaskClient) -> None:
     _started[asyncio.get_running_loop()] = client
 
 
+def started_here() -> TaskClient | None:
+    """The client that task functions in the running loop go through; None if that is the default one."""
+    return _started.get(asyncio.get_running_loop())
+
+
 def closed(client: TaskClient) -> None:
     """It is no more."""
     for loop in [loop for loop, other in _started.items() if other is client]:
@@ -75,7 +80,7 @@ async def on_current_client[T](call: Callable[[TaskClient], Awaitable[T]]) -> T:
     Raises:
         NoControlPlane: there was none yet, and no control plane was found.
     """
-    client = _started.get(asyncio.get_running_loop())
+    client = started_here()
     if client is None:
         client = await asyncio.wrap_future(portal().submit(_default.get()))
     found = client

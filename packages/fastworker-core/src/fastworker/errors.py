@@ -31,6 +31,7 @@ FastWorkerError
 │   ├── TaskCancelled             somebody cancelled it
 │   ├── TaskExpired               it was not started before it expired
 │   ├── ResultExpired             it ended, but its result is no longer kept
+│   │   └── NoPartsKept           it yielded nothing, or nothing of that is kept any more
 │   ├── ResultTypeError           its result does not have the annotated type
 │   └── TaskNotFound              there is no such task
 ├── PayloadSealed                 an encrypted payload can't be opened
@@ -218,6 +219,10 @@ class TaskExpired(TaskError):
 
 class ResultExpired(TaskError):
     """The task ended, but its result is no longer kept."""
+
+
+class NoPartsKept(ResultExpired):
+    """The task ended and yielded nothing, or nothing of that is kept any more."""
 
 
 class ResultTypeError(TaskError, TypeError):

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from fastworker.errors import ResultExpired
+from fastworker.errors import NoPartsKept, ResultExpired
 from fastworker.protocol import Ended, Note
 from fastworker.sealing import sealer
 
@@ -66,6 +66,10 @@ class Live:
 
     def gone(self, note: Note | None) -> ResultExpired:
         """The error for parts that can't be had any more."""
+        if note is not None and note.attempt == 0:
+            return NoPartsKept(
+                f"of task {self.task_id} no parts are kept: it yields none, or ended long ago", self.task_id
+            )
         last = f" to {note.first - 1}" if note is not None and note.first else ""
         return ResultExpired(
             f"the parts {self.next_part}{last} of task {self.task_id} are no longer kept: read sooner and faster, or "
@@ -103,6 +107,7 @@ class Listening:
 
         Raises:
             ResultExpired: parts are no longer kept.
+            NoPartsKept: it has ended, and there are none.
         """
         asked_again = False
         sealing = sealer()

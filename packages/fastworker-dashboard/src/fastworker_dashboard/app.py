@@ -12,7 +12,14 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from fastworker.errors import ConnectionFailed, FastWorkerError, InvalidSearch, SubmitError, TaskNotFound
+from fastworker.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    FastWorkerError,
+    InvalidSearch,
+    SubmitError,
+    TaskNotFound,
+)
 from fastworker.release import RELEASE
 from fastworker_dashboard.access import Access, Role
 from fastworker_dashboard.actions import actions
@@ -23,7 +30,7 @@ from fastworker_dashboard.guard import Guard
 from fastworker_dashboard.live import Live
 from fastworker_dashboard.notes import SubmissionNotes
 from fastworker_dashboard.pages import doors, page_response, pages, render_topic, root_of
-from fastworker_dashboard.request import LoginNeeded, NotAllowed, Site
+from fastworker_dashboard.request import Authenticate, LoginNeeded, NotAllowed, Site, site_of
 from fastworker_dashboard.views import View
 
 _STATUS: tuple[tuple[type[FastWorkerError], int], ...] = (
@@ -39,6 +46,7 @@ def dashboard(
     key: str | None = None,
     *,
     passwords: Mapping[Role, str] | None = None,
+    authenticate: Authenticate | None = None,
     hosts: Iterable[str] = (),
     prefix: str = "",
     trace_url: str | None = None,
@@ -46,13 +54,19 @@ def dashboard(
     """The dashboard as an ASGI application: run it with uvicorn, or `app.mount("/fastworker", dashboard())`.
 
     Args:
-        control_plane: where it is; default as for `Client`.
+        control_plane: where it is; default: as for the application that this is mounted in, else as for `Client`.
         key: the cluster key, where the address needs one.
         passwords: by role (`viewer`, `operator`, `admin`). Without any, everybody who can reach it is an admin.
+        authenticate: gets a request and says which `User` it is, None for nobody; in place of passwords.
         hosts: names by which browsers may call it, besides those of loopback.
         prefix: what a proxy takes away from the beginning of paths.
         trace_url: where traces are shown, with `{trace_id}` in it.
+
+    Raises:
+        ConfigurationError: there are passwords, and `authenticate` besides.
     """
+    if passwords and authenticate is not None:
+        raise ConfigurationError("either the dashboard asks for passwords, or authenticate= says who may come in")
     there = ControlPlane(control_plane, key)
 
     @asynccontextmanager
@@ -70,6 +84,7 @@ def dashboard(
         Live(there, partial(render_topic, there, trace_url)),
         SubmissionNotes(),
         trace_url,
+        authenticate,
     )
     for router in (assets, doors, probes, api, old, actions, pages):
         app.include_router(router)
@@ -91,6 +106,8 @@ def _wants_page(request: Request) -> bool:
 
 
 async def _to_login(request: Request, _error: Exception) -> Response:
+    if site_of(request).authenticate is not None:
+        return _say(request, 401, "log in to the application that this is a part of")
     if _wants_page(request):
         return RedirectResponse(f"{root_of(request)}/login", 303)
     text = "log in, or send a password as bearer token"
@@ -106,7 +123,9 @@ def _refusal(status: int) -> Any:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _say(request, error.status_code, str(error.detail))
+    response = _say(request, error.status_code, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _say(request: Request, status: int, text: str) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from fastworker import current
 from fastworker.client import Client
 from fastworker.errors import NoControlPlane
 
@@ -12,11 +13,17 @@ TRY_AGAIN_AFTER = 1.0
 CONNECT_WITHIN = 2.0
 
 
+class _Onlooker(Client):
+    """A client of the dashboard's own: what the application around it submits goes elsewhere."""
+
+    serves_task_functions = False
+
+
 class ControlPlane:
     """A client of the control plane, for one event loop.
 
     Args:
-        url: where it is; default as for every client.
+        url: where it is; default: as for the application that the dashboard is mounted in, else as for every client.
         key: the cluster key, where the address needs one.
     """
 
@@ -33,6 +40,9 @@ class ControlPlane:
         Raises:
             NoControlPlane: it can't be reached, or could not a moment ago.
         """
+        application = current.started_here() if self._url is None else None
+        if isinstance(application, Client):
+            return application
         if self._client is not None:
             return self._client
         async with self._starting:
@@ -44,7 +54,7 @@ class ControlPlane:
         if self._failed is not None and time.monotonic() - self._failed[0] < TRY_AGAIN_AFTER:
             raise self._failed[1]
         try:
-            return await Client(self._url, self._key, connect_timeout=CONNECT_WITHIN).start()
+            return await _Onlooker(self._url, self._key, connect_timeout=CONNECT_WITHIN).start()
         except NoControlPlane as error:
             self._failed = (time.monotonic(), error)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,16 +15,20 @@ from fastworker_dashboard.control import ControlPlane
 from fastworker_dashboard.live import Live
 from fastworker_dashboard.notes import SubmissionNotes
 
+Authenticate = Callable[[Request], User | Awaitable[User | None] | None]
+"""Of an application that the dashboard is mounted in: who asks, or None. May raise an `HTTPException` of its own."""
+
 
 @dataclass(slots=True)
 class Site:
-    """What all routes of one dashboard share."""
+    """What all routes of one dashboard share. With `authenticate`, the application says who may come in."""
 
     access: Access
     control_plane: ControlPlane
     live: Live
     notes: SubmissionNotes
     trace_url: str | None = None
+    authenticate: Authenticate | None = None
 
 
 class LoginNeeded(Exception):
@@ -44,8 +49,12 @@ def site_of(request: Request) -> Site:
 
 
 async def user_of(request: Request) -> User | None:
-    """Who asks: by the session's cookie, or by a password as bearer token."""
-    access = site_of(request).access
+    """Who asks: as the application says, by the session's cookie, or by a password as bearer token."""
+    site = site_of(request)
+    if site.authenticate is not None:
+        said = site.authenticate(request)
+        return await said if inspect.isawaitable(said) else said
+    access = site.access
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer" and access.needed:
         role = await access.role_of(token.strip())

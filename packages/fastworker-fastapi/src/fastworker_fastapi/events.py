@@ -11,7 +11,7 @@ from typing import Final
 from pydantic_core import to_json
 
 from fastworker.client import Client
-from fastworker.errors import ControlPlaneAway, ResultExpired, ResultTimeout
+from fastworker.errors import ControlPlaneAway, NoPartsKept, ResultExpired, ResultTimeout
 from fastworker.lifecycle import TERMINAL, State
 from fastworker.tasks import TaskInfo
 from fastworker_fastapi.models import TaskOutcome, TaskStatus
@@ -84,6 +84,8 @@ class TaskEvents:
             async for part in self._client.stream(self._info.id, self._next_part):
                 await self._told.put(b"id: %d\nevent: part\ndata: %b\n\n" % (self._next_part, part.encode()))
                 self._next_part += 1
+        except NoPartsKept:
+            return
         except ResultExpired as error:
             await self._told.put(_event("gap", {"detail": str(error)}))
 
