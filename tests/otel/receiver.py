@@ -34,12 +34,22 @@ class Received:
         return found
 
 
+@dataclass(frozen=True)
+class Point:
+    """A point of a metric as it came. `value` is that of a gauge."""
+
+    name: str
+    attributes: dict[str, Any]
+    is_gauge: bool
+    value: float
+
+
 class Receiver:
     """Listens on a free port of this host.
 
     Attributes:
         spans: all that came, in the order in which they came.
-        metrics: the names of all metrics that came, each with the attributes of its points.
+        metrics: all points of metrics, likewise.
     """
 
     def __init__(self) -> None:
@@ -58,7 +68,7 @@ class Receiver:
                 """Say nothing."""
 
         self.spans: list[Received] = []
-        self.metrics: list[tuple[str, dict[str, Any]]] = []
+        self.metrics: list[Point] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -94,12 +104,14 @@ def spans_of(request: ExportTraceServiceRequest) -> Iterator[Received]:
                 )  # fmt: skip
 
 
-def metrics_of(request: ExportMetricsServiceRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+def metrics_of(request: ExportMetricsServiceRequest) -> Iterator[Point]:
     for resource in request.resource_metrics:
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
                 for point in (*metric.sum.data_points, *metric.histogram.data_points):
-                    yield metric.name, plain(point.attributes)
+                    yield Point(metric.name, plain(point.attributes), False, 0.0)
+                for gauge in metric.gauge.data_points:
+                    yield Point(metric.name, plain(gauge.attributes), True, gauge.as_int or gauge.as_double)
 
 
 def plain(attributes: Any) -> dict[str, Any]:

@@ -7,16 +7,35 @@ Installed packages add theirs through the entry-point group `fastworker.middlewa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, reduce
 from importlib.metadata import entry_points
 from typing import Any
 
 from fastworker.context import CurrentTask
 from fastworker.protocol import Submission
+from fastworker.tasks import Task
 
 SubmitNext = Callable[[Sequence[Submission]], Awaitable[None]]
 RunNext = Callable[[CurrentTask], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """How full a control plane is.
+
+    Attributes:
+        queued: queued tasks by priority.
+        workers: connected workers.
+        slots: tasks that they can run at once.
+        busy: how many of these are taken.
+    """
+
+    queued: Mapping[str, int]
+    workers: int
+    slots: int
+    busy: int
 
 
 class Middleware:
@@ -39,8 +58,18 @@ class Middleware:
         """Around one attempt, in the worker. `call_next` returns the task's result or raises its exception."""
         return await call_next(task)
 
+    def schedule(self, submission: Submission) -> None:
+        """In a control plane: a schedule submits a task. May change `headers`; must not block."""
+
+    def retry(self, task: Task, now: float) -> None:
+        """In a control plane: an attempt has failed, and there will be another at `task.due_at`. Must not block."""
+
+    def measure(self, gauges: Callable[[], Gauges | None]) -> None:
+        """In a control plane, once: what tells from any other thread how full it is; None when it has stopped."""
+
     def flush(self) -> None:
-        """A worker, or an application with its client, ends, and its process may without another word. May block."""
+        """A worker, a control plane, or an application with its client, ends; so may its process, without another
+        word. May block."""
 
 
 _added: list[Middleware] = []

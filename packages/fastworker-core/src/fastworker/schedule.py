@@ -25,6 +25,9 @@ LONGEST: Final = 100 * 366 * 86_400.0
 LAST_MOMENT: Final = 32_503_680_000.0
 """The year 3000: nothing is due from there on."""
 MOST_RUNS: Final = 2**53
+SCHEDULE_HEADER: Final = "fastworker-schedule"
+DUE_HEADER: Final = "fastworker-due"
+"""Each run says in its headers by which schedule it runs, and for which time."""
 _UNITS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from fastworker.context import CurrentTask
 from fastworker.errors import ConfigurationError, TaskCancelled, TaskTimeout
-from fastworker.middleware import Middleware, RunNext, SubmitNext
+from fastworker.middleware import Gauges, Middleware, RunNext, SubmitNext
 from fastworker.protocol import Submission
 from fastworker.release import RELEASE
 from fastworker.retry import Retry
+from fastworker.schedule import DUE_HEADER, SCHEDULE_HEADER
+from fastworker.tasks import Task
 from fastworker_otel.provider import flush, is_configured
 
 Relation = Literal["child", "link"]
@@ -32,7 +35,9 @@ _SYSTEM: Final = {"messaging.system": "fastworker"}
 
 
 class Telemetry(Middleware):
-    """A span for each submission and each attempt, and metrics of both. The context travels in the task's headers.
+    """A span for each submission and each attempt, run of a schedule and retry, and metrics of all.
+
+    The context travels in the task's headers.
 
     Args:
         relation: whether the span of an attempt is a `child` of the submission's, in the same trace (default), or
@@ -50,7 +55,7 @@ class Telemetry(Middleware):
             raise ConfigurationError(f"{RELATION_VARIABLE}={said!r}: use child or link")
         self._relation = cast(Relation, said)
         self._tracer = trace.get_tracer("fastworker", RELEASE)
-        meter = metrics.get_meter("fastworker", RELEASE)
+        self._meter = meter = metrics.get_meter("fastworker", RELEASE)
         self._sent = meter.create_counter("messaging.client.sent.messages", "{message}", "Tasks submitted.")
         self._started = meter.create_counter("messaging.client.consumed.messages", "{message}", "Attempts started.")
         self._duration = meter.create_histogram("messaging.process.duration", "s", "How long attempts ran.")
@@ -118,6 +123,59 @@ class Telemetry(Middleware):
             record_exception=False,
             set_status_on_exception=False,
         )
+
+    # ---- in the control plane ------------------------------------------------------------------------------------
+
+    def schedule(self, submission: Submission) -> None:
+        """A trace begins here: nobody else has asked for this task."""
+        common = _attributes("schedule", "send", submission.name)
+        headers = submission.headers or {}
+        attributes = {
+            **common,
+            "messaging.message.id": submission.id,
+            "fastworker.schedule": headers.get(SCHEDULE_HEADER, ""),
+            "fastworker.due": headers.get(DUE_HEADER, ""),
+        }
+        with self._tracer.start_as_current_span(
+            f"schedule {submission.name}", Context(), SpanKind.PRODUCER, attributes
+        ):
+            submission.headers = _with_current_context(headers)
+        self._sent.add(1, common)
+
+    def retry(self, task: Task, now: float) -> None:
+        """A moment in the trace: from here on the task waits for its next attempt."""
+        attributes = {
+            **_attributes("retry", "settle", task.name),
+            "messaging.message.id": task.id,
+            "fastworker.task.attempt": task.attempt,
+            "fastworker.retry.delay": max(0.0, (task.due_at or now) - now),
+        }
+        parent = propagate.extract(task.headers or {})
+        self._tracer.start_span(f"retry {task.name}", parent, attributes=attributes).end()
+
+    def measure(self, gauges: Callable[[], Gauges | None]) -> None:
+        """How full the control plane is, asked for at each export."""
+
+        def queued(_: CallbackOptions) -> Iterator[Observation]:
+            now = gauges()
+            for priority, count in now.queued.items() if now is not None else ():
+                yield Observation(count, {**_SYSTEM, "fastworker.task.priority": priority})
+
+        def of(value: Callable[[Gauges], int]) -> Callable[[CallbackOptions], Iterator[Observation]]:
+            def observe(_: CallbackOptions) -> Iterator[Observation]:
+                now = gauges()
+                if now is not None:
+                    yield Observation(value(now), _SYSTEM)
+
+            return observe
+
+        gauge = self._meter.create_observable_gauge
+        gauge("fastworker.queue.depth", [queued], "{message}", "Queued tasks.")
+        gauge("fastworker.workers", [of(lambda now: now.workers)], "{worker}", "Connected workers.")
+        gauge("fastworker.slots", [of(lambda now: now.slots)], "{slot}", "Tasks that all workers can run at once.")
+        gauge("fastworker.slots.busy", [of(lambda now: now.busy)], "{slot}", "Tasks that they run.")
+
+    # ---- the end -------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Export what waits: the process may end without a word."""

@@ -25,6 +25,7 @@ from fastworker_server.door import Door
 from fastworker_server.engine import Engine
 from fastworker_server.key_watch import watch_keys
 from fastworker_server.observer import Observer
+from fastworker_server.onlookers import Onlookers
 from fastworker_server.peers import Peers
 from fastworker_server.queue import Patience
 from fastworker_server.schedules import Schedules
@@ -70,11 +71,12 @@ class ControlPlane:
         self.engine = Engine(_patience(settings), Random(), recovered.next_seq)
         self.engine.version = int(self.clock.now() * 1_000_000)  # so that it never goes back, over restarts
         self.tally = Tally()
-        self.schedules = Schedules(self.engine)
+        self.onlookers = Onlookers(self.engine)
+        self.schedules = Schedules(self.engine, self.onlookers.schedule)
         self._recover(recovered)
         self.listener = Listener(asyncio.get_running_loop())
         self.door = Door(self.listener, settings.max_connections)
-        observer = Observer(self.engine, self.tally, self.store.indexer)
+        observer = Observer(self.engine, self.tally, self.store.indexer, self.onlookers)
         observer.rings.restore(recovered.facts.get("rings", {}))
         self.bulk = Bulk(self.engine, self.store, self.tally, self.clock, lambda: self.peers.pump())
         audit = Audit(self.store)
@@ -120,6 +122,7 @@ class ControlPlane:
         if keys and settings.key is None:
             self._chores.append(asyncio.create_task(watch_keys(keys, self.listener, self.door)))
         self.peers.pump()
+        self.onlookers.begin()
 
     async def stop(self) -> None:
         """Stop: first the mouth, then the memory. Workers go on and report to the next control plane."""
@@ -131,6 +134,7 @@ class ControlPlane:
         self.peers.close()
         self.listener.close()
         await self.store.close()
+        await self.onlookers.end()
 
     def own_worker_died(self, pid: int) -> None:
         """A child has ended: its tasks need not wait for it to come back."""

@@ -1,4 +1,4 @@
-"""Everything that counts: it reads the engine's moves, as everybody else does."""
+"""Everything that counts, and those who look on: it reads the engine's moves, as everybody else does."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastworker.tasks import PRIORITIES
 from fastworker_server.durations import Durations
 from fastworker_server.engine import Engine
 from fastworker_server.flows import Flows
+from fastworker_server.onlookers import Onlookers
 from fastworker_server.queue import Moved
 from fastworker_server.rings import Rings
 from fastworker_server.storage.indexer import Indexer
@@ -20,13 +21,14 @@ MOST_TYPES: Final = 1000
 
 
 class Observer:
-    """Tally, rings and durations, all told at once."""
+    """Tally, rings, durations and onlookers, all told at once."""
 
-    def __init__(self, engine: Engine, tally: Tally, indexer: Indexer) -> None:
+    def __init__(self, engine: Engine, tally: Tally, indexer: Indexer, onlookers: Onlookers) -> None:
         self._engine = engine
         self._tally = tally
         self._indexer = indexer
         self.rings = Rings()
+        self._onlookers = onlookers
         self._durations = Durations()
         self._flows = Flows()
 
@@ -37,6 +39,7 @@ class Observer:
         self.rings.tell(moves, counts[State.QUEUED], counts[State.RUNNING])
         self._durations.tell(moves)
         self._flows.tell(moves)
+        self._onlookers.tell(moves)
         self._indexer.failed(m.task.seq for m in moves if m.after is State.FAILED or m.before is State.FAILED)
 
     def activity(self, now: float) -> Activity:

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 
 from fastworker.errors import ConfigurationError, ScheduleError, TooManySchedules
 from fastworker.lifecycle import TERMINAL
 from fastworker.protocol import Schedule, Submission
-from fastworker.schedule import between, check_timing, describe, firing_id, last_between, next_after, next_runs
+from fastworker.schedule import (
+    DUE_HEADER,
+    SCHEDULE_HEADER,
+    between,
+    check_timing,
+    describe,
+    firing_id,
+    last_between,
+    next_after,
+    next_runs,
+)
 from fastworker.tasks import Definition, Ties
 from fastworker.views import Firing, ScheduleSource, ScheduleState, ScheduleView
 from fastworker_server.engine import Engine
@@ -33,9 +43,6 @@ AT_ONCE: Final = 200
 BETWEEN_TURNS: Final = 0.001
 LONGEST_NAME: Final = 200
 LONGEST_ARGS: Final = 65_536
-
-SCHEDULE_HEADER: Final = "fastworker-schedule"
-DUE_HEADER: Final = "fastworker-due"
 
 NOT_ENDED: Final = "the run before has not ended"
 ONE_OWED: Final = "the run before has not ended, and another waits for that"
@@ -55,11 +62,13 @@ class Schedules:
 
     Args:
         engine: takes the runs in, and tells the time.
+        show: gets each run before it is submitted, and may give it headers.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, show: Callable[[Submission], None] = lambda _: None) -> None:
         self.records: dict[str, ScheduleRecord] = {}
         self._engine = engine
+        self._show = show
         self._timers = Timers()
         self._wake: Timer | None = None
         self._firing = False
@@ -339,6 +348,7 @@ class Schedules:
         headers = {SCHEDULE_HEADER: schedule.name, DUE_HEADER: datetime.fromtimestamp(due, UTC).isoformat()}
         ties = Ties(schedule=schedule.name)
         submission = Submission(task_id, schedule.task, schedule.args, schedule.options, headers, ties=ties)
+        self._show(submission)
         return self._engine.submit(submission, now) is not None
 
     # ---- runs that wait for the one before -----------------------------------------------------------------------

@@ -153,6 +153,7 @@ class Worker:
             self._pool.cancel_all()
             await self._emptied(INTERRUPT_GRACE)
         await self._recorded(INTERRUPT_GRACE if deliver is None else deliver)
+        self._stopped.set()  # nothing is said from here on, e.g. no heartbeat while spans are exported
         await self._connection.close()
         self._pool.close()
         await self._pool.ended()
@@ -160,7 +161,6 @@ class Worker:
             logger.error("an on_shutdown function failed: %r", error)
         for middleware in self._middleware:
             await asyncio.to_thread(middleware.flush)
-        self._stopped.set()
 
     async def _emptied(self, timeout: float) -> bool:
         return await _becomes_true(lambda: not self._pool.held(), timeout)
