@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -16,9 +16,9 @@ from fastworker.errors import ConfigurationError
 from fastworker.settings import load_settings
 from fastworker_dashboard import dashboard
 from tests.dashboard.site import Site
+from tests.docs.pages import ROOT
 from tests.support.waiting import until
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "dashboard.md"
 PAGES = ("/", "/tasks", "/failed", "/queues", "/workers", "/types", "/types/add", "/audit", "/about")
 
 
@@ -174,11 +174,28 @@ def test_prometheus_can_read_the_metrics(site: Site) -> None:
     assert f'fastworker_tasks{{state="succeeded"}} {float(states["succeeded"])}' in text
 
 
-def test_the_page_about_the_dashboard_names_every_metric(site: Site) -> None:
-    families = text_string_to_metric_families(site.http.get("/metrics").text)
-    names = {f"{family.name}{'_total' if family.type == 'counter' else ''}": family.type for family in families}
-    rows = re.findall(r"^\| `(fastworker_\w+)` \| (\w+) \|", DOCS.read_text(), re.MULTILINE)
-    assert dict(rows) == names
+def test_every_metric_that_the_docs_and_the_grafana_dashboard_name_exists(site: Site) -> None:
+    site.submit("add", 1, 1)
+    until(lambda: 'quantile="0.95"' in site.http.get("/metrics").text, what="the end of a task")
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(site.http.get("/metrics").text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels[name] = {label for sample in family.samples for label in sample.labels}
+    page = (ROOT / "docs" / "prometheus.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == set(labels)
+    assert set(re.findall(r"fastworker_\w+", page)) <= {*labels, "fastworker_tasks_ended"}, "what grep looks for"
+
+    grafana = json.loads((ROOT / "docs" / "grafana" / "fastworker.json").read_text())
+    queries = [target for panel in grafana["panels"] for target in panel["targets"]]
+    assert len(queries) > 10
+    for query in queries:
+        names = set(re.findall(r"fastworker_\w+", query["expr"]))
+        assert names, query
+        for name in names:
+            used = re.findall(r"by \((\w+)\)|{{(\w+)}}|(\w+)=", query["expr"] + query["legendFormat"])
+            assert {*filter(None, chain(*used))} <= {"job", *labels[name]}, query
+    for variable in re.findall(r"fastworker_\w+", json.dumps(grafana["templating"])):
+        assert variable in labels
 
 
 @pytest.mark.parametrize("path", ["/api/status", "/api/workers", "/api/queues", "/api/tasks"])

@@ -63,6 +63,8 @@ class Reader:
             if command.startswith(GO_ON):
                 self.start(command)
                 continue
+            if ":8080" in command:
+                self.playground.wait_until(lambda: "FastWorker dashboard" in self.playground.said(), "the dashboard")
             code, printed = self.shell.run(self.here(command))
             fails = block.mark == "fails" and number == len(commands)
             about = f"{block}: {command}\nexit code {code}, printed:\n{printed}\n{self.playground.said()}"
@@ -147,7 +149,7 @@ def test_every_block_of_the_page_runs(page: Path, reader: Reader) -> None:
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_a_block_that_is_not_run_says_why(page: Path) -> None:
     for block in blocks(page):
-        assert block.language in ("python", "console", "json", "mermaid", "toml", "ini", "text"), (
+        assert block.language in ("python", "console", "json", "mermaid", "toml", "ini", "text", "yaml"), (
             f"{block}: {block.language}"
         )
         assert block.mark != "not run" or (block.why and len(block.why) > 10), str(block)

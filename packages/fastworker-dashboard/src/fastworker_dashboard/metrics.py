@@ -39,6 +39,7 @@ class _Snapshot(Collector):
         )
         for reason, count in self._stats.refused.items():
             refused.add_metric([reason], count)
+        yield from self._durations()
         oldest = self._activity.oldest
         age = 0.0 if oldest is None else self._activity.now - oldest
         busy = sum(min(worker.assigned, worker.slots) for worker in self._workers)
@@ -52,6 +53,22 @@ class _Snapshot(Collector):
             GaugeMetricFamily("fastworker_slots", "Tasks that all workers can run at once.", self._stats.slots),
             GaugeMetricFamily("fastworker_busy_slots", "Tasks that run now.", busy),
         )
+
+    def _durations(self) -> Iterable[Metric]:
+        waits = GaugeMetricFamily(
+            "fastworker_wait_seconds", "How long tasks waited for their start.", labels=["name", "quantile"]
+        )
+        runs = GaugeMetricFamily("fastworker_run_seconds", "How long attempts ran.", labels=["name", "quantile"])
+        for known in self._activity.types:
+            for family, quantile, seconds in (
+                (waits, "0.5", known.wait_p50),
+                (waits, "0.95", known.wait_p95),
+                (runs, "0.5", known.run_p50),
+                (runs, "0.95", known.run_p95),
+            ):
+                if seconds is not None:
+                    family.add_metric([known.name, quantile], seconds)
+        yield from (waits, runs)
 
 
 def exposition(stats: Stats, activity: Activity, workers: Iterable[WorkerView]) -> bytes:
