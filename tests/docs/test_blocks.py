@@ -42,7 +42,9 @@ class Reader:
             self.ports["5555"] = free_port()
         for block in found:
             if block.file is not None:
-                with (self.playground.folder / block.file).open("a") as file:
+                place = self.playground.folder / block.file
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("a") as file:
                     file.write(self.here(block.text))
         for block in found:
             if block.language == "console":

@@ -22,7 +22,7 @@ from fastworker.integrations.fastapi import (
     fastworker_client,
     fastworker_lifespan,
 )
-from tests.fastapi.web import HYPERCORN, UVICORN, WebServer
+from tests.fastapi.web import GRANIAN, HYPERCORN, UVICORN, WebServer
 from tests.support.cluster import Cluster
 from tests.support.waiting import Promised, until
 
@@ -76,7 +76,7 @@ def trace_of_child() -> dict[str, str]:
 """
 
 
-@pytest.mark.parametrize("server", [UVICORN, HYPERCORN])
+@pytest.mark.parametrize("server", [UVICORN, HYPERCORN, GRANIAN])
 def test_a_handler_submits_and_the_task_runs(cluster: Cluster, server: str) -> None:
     (cluster.folder / "web.py").write_text(SEEDS)
     cluster.start("web")

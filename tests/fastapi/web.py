@@ -11,7 +11,8 @@ from tests.support.waiting import until
 
 UVICORN = "uvicorn"
 HYPERCORN = "hypercorn"
-_READY = {UVICORN: "Application startup complete", HYPERCORN: "Running on http"}
+GRANIAN = "granian"
+_READY = {UVICORN: "Application startup complete", HYPERCORN: "Running on http", GRANIAN: "Started worker-1"}
 
 
 class WebServer:
@@ -41,5 +42,9 @@ class WebServer:
 
 
 def _command(server: str, port: int, *options: str) -> list[str]:
-    where = ["--bind", f"127.0.0.1:{port}"] if server == HYPERCORN else ["--port", str(port), "--log-level", "info"]
-    return [sys.executable, "-m", server, "web:app", *where, *options]
+    where = {
+        UVICORN: ["--port", str(port), "--log-level", "info"],
+        HYPERCORN: ["--bind", f"127.0.0.1:{port}"],
+        GRANIAN: ["--port", str(port), "--interface", "asgi"],
+    }
+    return [sys.executable, "-m", server, "web:app", *where[server], *options]
