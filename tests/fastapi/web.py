@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import httpx
 
-from tests.support.cluster import LONGEST_START, Cluster, free_port
+from tests.support.cluster import LONGEST_START, Cluster, Program, free_port
 from tests.support.waiting import until
 
 UVICORN = "uvicorn"
 HYPERCORN = "hypercorn"
 GRANIAN = "granian"
 _READY = {UVICORN: "Application startup complete", HYPERCORN: "Running on http", GRANIAN: "Started worker-1"}
+
+_ADDRESS: dict[str, Callable[[int], list[str]]] = {
+    UVICORN: lambda port: ["--port", str(port), "--log-level", "info"],
+    HYPERCORN: lambda port: ["--bind", f"127.0.0.1:{port}"],
+    GRANIAN: lambda port: ["--port", str(port), "--interface", "asgi"],
+}
 
 
 class WebServer:
@@ -26,7 +33,7 @@ class WebServer:
     def __init__(self, cluster: Cluster, application: str, *options: str, server: str = UVICORN, **env: str) -> None:
         (cluster.folder / "web.py").write_text(application)
         self.port = free_port()
-        self.program = cluster.launch(server, _command(server, self.port, *options), **env)
+        self.program = _start(cluster, server, ["web:app", *_ADDRESS[server](self.port), *options], env)
         ready = _READY[server]
         until(lambda: ready in self.program.log or not self.program.alive, LONGEST_START, "the application's start")
         assert self.program.alive, self.program.log
@@ -41,10 +48,7 @@ class WebServer:
         return self.program.terminate()
 
 
-def _command(server: str, port: int, *options: str) -> list[str]:
-    where = {
-        UVICORN: ["--port", str(port), "--log-level", "info"],
-        HYPERCORN: ["--bind", f"127.0.0.1:{port}"],
-        GRANIAN: ["--port", str(port), "--interface", "asgi"],
-    }
-    return [sys.executable, "-m", server, "web:app", *where[server], *options]
+def _start(cluster: Cluster, server: str, words: list[str], env: dict[str, str]) -> Program:
+    if server == UVICORN and "--workers" not in words:
+        return cluster.module(server, *words, **env)
+    return cluster.launch(server, [sys.executable, "-m", server, *words], **env)  # it starts others, as it was started

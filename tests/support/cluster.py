@@ -150,6 +150,13 @@ class Cluster:
         log = self._log(name)
         return self._started(Forked(words, self.folder, self.environment | environment, log, log), log)
 
+    def module(self, module: str, *words: str, **environment: str) -> Program:
+        """`python -m` a module that goes on."""
+        if not can_be_forked(environment):
+            return self.launch(module, [sys.executable, "-m", module, *words], **environment)
+        log = self._log(module)
+        return self._started(Forked(words, self.folder, self.environment | environment, log, log, module), log)
+
     def launch(self, name: str, words: Sequence[str], **environment: str) -> Program:
         """Start any program that goes on."""
         log = self._log(name)

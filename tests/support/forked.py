@@ -11,6 +11,7 @@ import atexit
 import io
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -36,14 +37,21 @@ class Forked:
     Args:
         words: the arguments of `fastworker`.
         out, err: files that take what it prints.
+        module: another module than `fastworker`, to be run as by `python -m`.
     """
 
     def __init__(
-        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], out: Path, err: Path
+        self,
+        words: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        out: Path,
+        err: Path,
+        module: str = "fastworker",
     ) -> None:
         _start_server()
         plain = [str(word) for word in words]  # a handle is a text, too
-        self._process = _context.Process(target=_command, args=(plain, folder, dict(environment), out, err))
+        self._process = _context.Process(target=_command, args=(module, plain, folder, dict(environment), out, err))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -86,7 +94,7 @@ def _start_server() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def _command(words: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+def _command(module: str, words: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
     """Runs in the new process."""
     os.environ.clear()
     os.environ.update(environment)
@@ -99,9 +107,12 @@ def _command(words: list[str], folder: Path, environment: dict[str, str], out: P
     for stream in (sys.stdout, sys.stderr):
         assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(line_buffering=True)
-    sys.argv = ["fastworker", *words]
+    sys.argv = [module, *words]
     try:
-        main()
+        if module == "fastworker":
+            main()
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()  # multiprocessing leaves them out
 
