@@ -67,14 +67,16 @@ def test_an_application_alone_runs_its_tasks_and_keeps_them_over_a_restart(clust
 
 
 @pytest.mark.timeout(180)
-def test_four_processes_share_one_and_another_takes_over_when_it_is_killed(
-    cluster: Cluster, promised: Promised
+def test_several_processes_share_one_and_another_takes_over_when_it_is_killed(
+    cluster: Cluster, promised: Promised, pytestconfig: pytest.Config
 ) -> None:
-    web = WebServer(cluster, WEB, "--workers", "4")
+    """Four in full size, two in the short one."""
+    processes = 4 if pytestconfig.getoption("--full") else 2
+    web = WebServer(cluster, WEB, "--workers", str(processes))
     with web.client() as http:
-        until(lambda: web.program.log.count("Application startup complete") == 4, 30, "four processes")
+        until(lambda: web.program.log.count("Application startup complete") == processes, 60, "all processes")
         serving = http.get("/served-by").json()
-        until(lambda: processes_that_answer(web) == 4, 30, "answers of all four")
+        until(lambda: processes_that_answer(web) == processes, 30, "answers of all")
         assert http.get("/where").json()["runs"] == serving
         accepted = [http.post(f"/work/before-{n}").json()["id"] for n in range(50)]
         psutil.Process(serving).kill()

@@ -43,20 +43,28 @@ async def submit(payload: str):
 
 @dataclass(frozen=True)
 class Reply:
-    """How one request ended: the id if it was accepted, and how long the handler waited for that or for the refusal."""
+    """How one request ended.
+
+    Attributes:
+        task: the id, if it was accepted.
+        ms: how long the handler waited for that or for the refusal.
+        whole_ms: from the request to the answer, as the browser sees it.
+    """
 
     status: int
     task: str | None
     ms: float
+    whole_ms: float
 
 
 async def load(web: WebServer, rate: int, seconds: float) -> list[Reply]:
     """Ask so many times a second, whether there are answers or not."""
 
     async def ask(http: httpx.AsyncClient, number: int) -> Reply:
+        began = time.perf_counter()
         answer = await http.post(f"/work/{number}")
         body = answer.json()
-        return Reply(answer.status_code, body["id"], body["ms"])
+        return Reply(answer.status_code, body["id"], body["ms"], (time.perf_counter() - began) * 1000)
 
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     async with httpx.AsyncClient(base_url=web.url, timeout=60, limits=limits) as http:
@@ -86,9 +94,10 @@ async def test_a_restart_of_the_control_plane_hangs_no_request_and_loses_no_task
     replies = await loading
     print(
         f"{len(replies)} requests, {sum(reply.status == 200 for reply in replies)} accepted, "
-        f"longest {max(reply.ms for reply in replies):.0f} ms"
+        f"longest in the handler {max(reply.ms for reply in replies):.0f} ms, "
+        f"as a whole {max(reply.whole_ms for reply in replies):.0f} ms"
     )
-    assert max(reply.ms for reply in replies) < (PATIENCE + SLACK) * 1000
+    assert max(reply.whole_ms for reply in replies) < (PATIENCE + SLACK) * 1000
     assert {reply.status for reply in replies} <= {200, 503}
     accepted = [reply.task for reply in replies if reply.task is not None]
     assert len(accepted) > len(replies) / 4
@@ -108,6 +117,6 @@ async def test_submitting_in_a_handler_takes_at_most_a_millisecond(cluster: Clus
     web = await asyncio.to_thread(WebServer, cluster, WEB)
     await load(web, 100, 2)
     replies = await load(web, 100, 10)
-    p50 = statistics.median(reply.ms for reply in replies)
-    print(f"submit in a handler at 100 requests/s: p50 {p50:.2f} ms")
+    p50, whole = (statistics.median(times) for times in zip(*((r.ms, r.whole_ms) for r in replies), strict=True))
+    print(f"submit in a handler at 100 requests/s: p50 {p50:.2f} ms of the {whole:.2f} ms that a request takes")
     assert p50 <= 1.0
