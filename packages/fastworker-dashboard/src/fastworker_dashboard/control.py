@@ -40,15 +40,18 @@ class ControlPlane:
         Raises:
             NoControlPlane: it can't be reached, or could not a moment ago.
         """
-        application = current.started_here() if self._url is None else None
-        if isinstance(application, Client):
-            return application
-        if self._client is not None:
-            return self._client
+        known = self._known()
+        if known is not None:
+            return known
         async with self._starting:
             if self._client is None:
                 self._client = await self._start()
             return self._client
+
+    def _known(self) -> Client | None:
+        """The client of the application around us, or the one that was started before."""
+        application = current.started_here() if self._url is None else None
+        return application if isinstance(application, Client) else self._client
 
     async def _start(self) -> Client:
         if self._failed is not None and time.monotonic() - self._failed[0] < TRY_AGAIN_AFTER:
@@ -62,7 +65,8 @@ class ControlPlane:
     @property
     def insecure(self) -> bool:
         """Whether the control plane listens without encryption, as far as is known."""
-        return self._client is not None and self._client.insecure
+        known = self._known()
+        return known is not None and known.insecure
 
     async def now(self) -> Client:
         """The client, if the control plane is there at this moment.
