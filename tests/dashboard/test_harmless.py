@@ -11,7 +11,6 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -25,24 +24,10 @@ PAGES = ("/", "/tasks", "/queues", "/workers", "/failed")
 MEBIBYTE = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Rounds, tasks in each, and by how much of itself one and fifty viewers may raise the time of a task."""
-
-    rounds: int
-    tasks: int
-    one: float
-    fifty: float
-
-
-FULL = Size(rounds=5, tasks=40_000, one=0.02, fifty=0.1)
-SHORT = Size(rounds=1, tasks=3_000, one=1.0, fifty=1.0)
-"""In a second on a busy machine only the memory can be judged."""
-
-
-@pytest.fixture
-def size(request: pytest.FixtureRequest) -> Size:
-    return FULL if request.config.getoption("--full") else SHORT
+ROUNDS = 5
+TASKS = 40_000
+MOST_BY_ONE, MOST_BY_FIFTY = 0.02, 0.1
+"""By how much of itself viewers may raise the processor time of a task."""
 
 
 @pytest.fixture
@@ -104,21 +89,22 @@ def processor_time(*processes: psutil.Process) -> float:
     return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_viewers_cost_little_throughput_and_the_dashboard_little_memory(
-    site: Site, size: Size, capsys: pytest.CaptureFixture[str]
+    site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     control_plane = psutil.Process(site.program.pid)
     process = next(child for child in site.program.children() if "dashboard" in child.cmdline())
-    tasks_per_second(site, size.tasks)
+    tasks_per_second(site, TASKS)
     speeds: dict[int, list[float]] = {0: [], 1: [], 50: []}
     costs: dict[int, list[float]] = {0: [], 1: [], 50: []}
-    for _ in range(size.rounds):
+    for _ in range(ROUNDS):
         for count in speeds:
             with Viewers(site, count):
                 spent = processor_time(control_plane, process)
-                speeds[count].append(tasks_per_second(site, size.tasks))
-                costs[count].append((processor_time(control_plane, process) - spent) / size.tasks)
+                speeds[count].append(tasks_per_second(site, TASKS))
+                costs[count].append((processor_time(control_plane, process) - spent) / TASKS)
     memory = process.memory_full_info().uss / MEBIBYTE
     with capsys.disabled():
         for count in speeds:
@@ -130,5 +116,5 @@ def test_viewers_cost_little_throughput_and_the_dashboard_little_memory(
         print(f"; {memory:.0f} MB")
     alone, one, fifty = (statistics.median(costs[count]) for count in costs)
     assert memory <= 64
-    assert one <= alone * (1 + size.one)
-    assert fifty <= alone * (1 + size.fifty)
+    assert one <= alone * (1 + MOST_BY_ONE)
+    assert fifty <= alone * (1 + MOST_BY_FIFTY)
