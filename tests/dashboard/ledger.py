@@ -48,6 +48,10 @@ class Ledger:
         """How many tasks had been acknowledged by then."""
         return max(count for when, count in self.submitted if when <= at)
 
+    def submitted_by(self, at: float) -> int:
+        """How many tasks had been submitted by then: those that were acknowledged, and the next ones."""
+        return min((count for when, count in self.submitted if when > at), default=len(self.states))
+
     def submit_some(self) -> None:
         """Submit a few tasks of some kind; returns once they are acknowledged."""
         client = self._cluster.client

@@ -194,7 +194,7 @@ def check_sums(site: Site, ledger: Ledger) -> None:
 def check_history(site: Site, ledger: Ledger, killed_at: float, before: int) -> None:
     """A kill takes no more from the charts than what was submitted right before it; earlier ones took `before`."""
     charts = sum(site.json("/api/v1/activity")["series"]["24h"]["submitted"])
-    late = ledger.acknowledged_at(killed_at) - ledger.acknowledged_at(killed_at - STORED)
+    late = ledger.submitted_by(killed_at) - ledger.acknowledged_at(killed_at - STORED)
     assert len(ledger.states) - before - late <= charts <= len(ledger.states)
 
 
