@@ -55,6 +55,8 @@ async def main(text: str) -> None:
             await (await client.submit("fail", [text]))
         except TaskFailed as error:
             print(error)
+        assert await client.requeue(handle, [f"again {text}"])
+        print(await client.result(handle, 20))
 
 asyncio.run(main(os.environ["CANARY"]))
 """
@@ -87,7 +89,7 @@ def test_nobody_between_client_and_worker_can_read_what_tasks_carry(tmp_path: Pa
         site.cluster.worker("secret_tasks", **keys)
         done = site.cluster.script(CLIENT, CANARY=canary, **keys)
         assert done.code == 0, done.err
-        said = ("progress", "log", "result", "result result", "part", "error")
+        said = ("progress", "log", "result", "result result", "result again", "part", "error")
         assert [word for word in said if f"{word} {canary}" not in done.out] == []
 
         until(lambda: site.json("/api/v1/stats")["states"]["failed"] == 1, 10, "the dashboard's view")

@@ -14,6 +14,7 @@ from fastworker.handle import CancelAnswer
 from fastworker.lifecycle import State
 from fastworker.limits import make_limits
 from fastworker.protocol import Cancel, Control, Query, Requeue, Schedules
+from fastworker.sealing import sealer
 from fastworker.search import TaskFilter, parse
 from fastworker.tasks import Definition, Priority, TaskInfo
 from fastworker.validate import validated
@@ -172,8 +173,12 @@ class Orders:
         Raises:
             TaskNotFound: there is no such task.
         """
-        changed = args is not None or kwargs is not None
-        payload = encode_untyped(args or (), kwargs or {}, task_id) if changed else None
+        payload = None
+        if args is not None or kwargs is not None:
+            payload = encode_untyped(args or (), kwargs or {}, task_id)
+            sealing = sealer()
+            if sealing is not None:
+                payload = sealing.seal_arguments(task_id, (await self.info(task_id)).name, payload)
         answer = bool(_known(await self._ask(Requeue(0, task_id, payload, by)), task_id))
         self._ended_anew(task_id)
         return answer
