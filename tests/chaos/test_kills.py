@@ -163,8 +163,9 @@ def test_kill_9_of_the_own_worker(cluster: Cluster, figures: Figures, rounds: in
     [
         pytest.param(False, 0.0, id="subworkers, no-op", marks=pytest.mark.full),
         pytest.param(False, 0.01, id="subworkers, 10 ms"),
-        pytest.param(True, 0.0, id="own worker, no-op"),
-        pytest.param(True, 0.01, id="own worker, 10 ms", marks=pytest.mark.full),
+        # A run that shares the machine may be too late to kill anything in the middle of 5,000 no-ops.
+        pytest.param(True, 0.0, id="own worker, no-op", marks=pytest.mark.full),
+        pytest.param(True, 0.01, id="own worker, 10 ms"),
     ],
 )
 def test_kill_9_of_the_control_plane(
