@@ -111,7 +111,7 @@ def test_kill_9_of_a_worker_that_has_work_ahead(cluster: Cluster, figures: Figur
     fewest_open = 2000
     for n in range(rounds):
         before = cluster.journal.count("start")
-        submitted |= submit(cluster, 2000, label=f"round {n} ")
+        submitted |= submit(cluster, 2000, 0.005, f"round {n} ")
         cluster.await_starts(before + 1)
         victim.kill()
         fewest_open = min(fewest_open, before + 2000 - cluster.journal.count("start"))
