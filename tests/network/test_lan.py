@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.hosts import Host, Network
-from tests.support.waiting import until
+from tests.support.waiting import Promised, until
 
 DATAGRAMS = 10_000_000
 
@@ -102,7 +102,7 @@ def test_who_finds_several_control_planes_has_to_name_one_and_whoever_holds_anot
 
 
 @pytest.mark.parametrize("searches", [3, pytest.param(40, marks=[pytest.mark.full, pytest.mark.timeout(900)])])
-def test_a_flood_of_packets_hides_nobody(network: Network, searches: int) -> None:
+def test_a_flood_of_packets_hides_nobody(network: Network, searches: int, promised: Promised) -> None:
     """A rogue floods both who asks and who answers, with noise and with what it has recorded."""
     queue, one, rogue = (network.host(name, f"10.80.0.{n}/24") for n, name in enumerate(("queue", "one", "rogue"), 1))
     lan(queue, "--lan-name", "office")
@@ -114,7 +114,7 @@ def test_a_flood_of_packets_hides_nobody(network: Network, searches: int) -> Non
     assert done.code == 0, done.err
     took = sorted(done.json)
     print(f"found under a flood within {took[len(took) // 2]} s (median), {took[int(0.95 * len(took))]} s (p95)")
-    assert took[int(0.95 * len(took))] < 2.0
+    assert took[int(0.95 * len(took))] < promised(2.0)
     assert flood.alive
     if searches < 40:
         flood.kill()
