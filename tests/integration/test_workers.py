@@ -246,3 +246,23 @@ def test_a_worker_that_keeps_dying_at_its_start_is_reported_and_the_control_plan
         "from fastworker import task\n\n@task\ndef mended() -> int:\n    return 1\n"
     )
     assert cluster.client.result(cluster.client.delay("mended"), 30) == 1
+
+
+def test_a_worker_that_is_awaited_is_awaited_by_the_next_control_plane_too(cluster: Cluster) -> None:
+    """Else its tasks would run at another worker, though it lives."""
+    control_plane = cluster.start("--processes", "0")
+    slow = cluster.worker(name="slow")
+    ids = [cluster.client.delay("nap", 0.5, f"slow {n}") for n in range(4)]
+    cluster.await_starts(4)
+    slow.signal(signal.SIGSTOP)
+    control_plane.kill()
+    control_plane = cluster.start("--processes", "0")
+    cluster.worker(name="quick")
+    control_plane.kill()
+    control_plane = cluster.start("--processes", "0")
+    until(lambda: "quick joined" in control_plane.log, 20, "the quick worker")
+    assert "recovered 4 open tasks; 2 workers are awaited" in control_plane.log
+    slow.signal(signal.SIGCONT)
+    for task_id in ids:
+        cluster.client.result(task_id, 30)
+    assert {cluster.client.info(task_id).attempt for task_id in ids} == {1}

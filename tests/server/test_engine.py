@@ -10,7 +10,7 @@ from fastworker.lifecycle import Reason, State
 from fastworker.protocol import Note, Token
 from fastworker.tasks import Backoff, Definition, Options, Task
 from fastworker_server.queue import REMEMBERED
-from fastworker_server.workers import WorkerRecord
+from fastworker_server.workers import WorkerPlace, WorkerRecord
 from tests.server.stage import START, Stage, hello, submission
 
 AT_ONCE = Backoff("constant", 0.0, 0.0, jitter=False)
@@ -463,5 +463,5 @@ def _running(task_id: str) -> Task:
 def _restarted(*tasks: Task) -> Stage:
     """A control plane that has found these tasks, and awaits the worker `w`."""
     stage = Stage()
-    stage.engine.recover(tasks, ["w"], stage.now)
+    stage.engine.recover(tasks, [WorkerPlace("w", "host", 1)], stage.now)
     return stage

@@ -11,6 +11,7 @@ from fastworker.lifecycle import State
 from fastworker.limits import RateLimit, TaskLimits
 from fastworker.tasks import Backoff, Options, Priority, Task, Ties
 from fastworker_server.explain import explain
+from fastworker_server.workers import WorkerPlace
 from tests.server.stage import START, Stage, submission
 
 Scene = Callable[[Stage], object]
@@ -62,7 +63,7 @@ def draining(stage: Stage) -> None:
 
 def recovering(stage: Stage, state: State) -> None:
     task = Task(1, "t", "add", "[]", Options(), "default", 2, START, state=state, worker="w", attempt=1)
-    stage.engine.recover([task], ["w", "v"], stage.now)
+    stage.engine.recover([task], [WorkerPlace("w", "host", 1), WorkerPlace("v", "host", 2)], stage.now)
 
 
 def worker_away(stage: Stage) -> None:

@@ -14,6 +14,7 @@ from fastworker.limits import RateLimit, TaskLimits
 from fastworker.protocol import Token
 from fastworker.tasks import Definition, Options, Task, Ties
 from fastworker_server.limits import GRAINS, Window
+from fastworker_server.workers import WorkerPlace
 from tests.server.stage import START, Stage, hello, submission
 
 LEAST_USED = 0.98
@@ -334,7 +335,7 @@ def test_what_was_started_before_a_restart_still_counts(stage: Stage) -> None:
 
 def test_what_runs_over_a_restart_still_counts(stage: Stage) -> None:
     running = Task(1, "r", "add", "[]", Options(), "default", 2, START, state=State.RUNNING, worker="w", attempt=1)
-    stage.engine.recover([running], ["w"], stage.now)
+    stage.engine.recover([running], [WorkerPlace("w", "host", 1)], stage.now)
     introduction = hello("w", 10, holding=[Token("r", 1)])
     introduction.definitions = [Definition("add", limits=TaskLimits(max_concurrency=1))]
     stage.engine.join(introduction, stage.now)

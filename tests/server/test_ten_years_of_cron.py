@@ -31,6 +31,7 @@ from fastworker_server.queue import Patience
 from fastworker_server.schedule_record import ScheduleRecord
 from fastworker_server.schedules import LATE, Schedules
 from fastworker_server.storage import schedule_rows
+from fastworker_server.workers import WorkerPlace
 from tests.server.stage import hello
 
 DAY = 86_400.0
@@ -121,7 +122,7 @@ class Decade:
 
         self.started: list[Task] = []
         self.engine.submit = submit_once  # type: ignore[method-assign]
-        self.engine.recover(self.tasks.values(), ["w"], self.now)
+        self.engine.recover(self.tasks.values(), [WorkerPlace("w", "host", 1)], self.now)
         records = [schedule_rows.record_of(row[1], row[2]) for row in self.store.values()]
         self.schedules.recover(records, self.now)
         holding = [Token(task.id, task.attempt) for task in self.tasks.values()]

@@ -23,7 +23,7 @@ from fastworker_server.peers import Peers
 from fastworker_server.sessions import Peer
 from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.turns import Turns
-from fastworker_server.workers import WorkerRecord
+from fastworker_server.workers import WorkerPlace, WorkerRecord
 from fastworker_worker.worker import Worker
 from tests.simulation.seams import SimClock
 
@@ -73,15 +73,16 @@ def forgets_what_the_disk_refused(self: SqliteStore, batch: Any, error: Exceptio
 
 
 _recover = Engine.recover
+Places = Iterable[WorkerPlace]
 
 
 @mutant(Engine, "recover")
-def recovery_forgets_running_tasks(self: Engine, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
+def recovery_forgets_running_tasks(self: Engine, tasks: Iterable[Task], workers: Places, now: float) -> None:
     _recover(self, [task for task in tasks if task.state is not State.RUNNING], workers, now)
 
 
 @mutant(Engine, "recover", seed=3)
-def recovery_does_not_wait_for_workers(self: Engine, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
+def recovery_does_not_wait_for_workers(self: Engine, tasks: Iterable[Task], workers: Places, now: float) -> None:
     _recover(self, tasks, [], now)
 
 
@@ -288,7 +289,7 @@ def needs_that_failed_are_ignored(task: Task, needed: Task | None) -> Any:
 
 
 @mutant(Engine, "recover")
-def inputs_are_lost_in_a_restart(self: Engine, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
+def inputs_are_lost_in_a_restart(self: Engine, tasks: Iterable[Task], workers: Places, now: float) -> None:
     found = list(tasks)
     for task in found:
         task.inputs = None

@@ -15,7 +15,7 @@ from fastworker.protocol import Hello, Order, Submission, Token
 from fastworker.tasks import Priority, Task
 from fastworker_server.engine import Engine
 from fastworker_server.queue import Patience
-from fastworker_server.workers import WorkerRecord
+from fastworker_server.workers import WorkerPlace, WorkerRecord
 from tests.simulation.disk import SimExecutor
 from tests.simulation.network import SimDialer, SimListener
 from tests.simulation.pool import SimPool
@@ -112,7 +112,7 @@ class WatchedEngine(Engine):
         self._checker.workflow_cancelled(self, members, count)
         return count
 
-    def recover(self, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
+    def recover(self, tasks: Iterable[Task], workers: Iterable[WorkerPlace], now: float) -> None:
         found = list(tasks)
         self._checker.recovered(found)
         super().recover(found, workers, now)

@@ -8,7 +8,6 @@ import os
 import platform
 from collections import Counter
 from random import Random
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -34,6 +33,7 @@ from fastworker_server.storage.kinds import Kind
 from fastworker_server.storage.recovery import Recovered
 from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.tally import Tally
+from fastworker_server.workers import WorkerPlace
 
 logger = logging.getLogger("fastworker.control_plane")
 
@@ -170,8 +170,8 @@ class ControlPlane:
         self.engine.locks.restore(recovered.locks)
         self.engine.remember(recovered.upstream)
         self.engine.limits.earlier(recovered.starts)
-        workers: list[dict[str, Any]] = recovered.facts.get("workers", [])
-        alive = [worker["name"] for worker in workers if _may_live(worker)]
+        workers = [WorkerPlace(**worker) for worker in recovered.facts.get("workers", [])]
+        alive = [worker for worker in workers if _may_live(worker)]
         self.engine.recover(recovered.tasks, alive, now)
         self.schedules.recover(recovered.schedules, now)
         if recovered.tasks:
@@ -191,12 +191,12 @@ def _patience(settings: Settings) -> Patience:
     return Patience(settings.lease, settings.silence, settings.reconnect, settings.recovery, settings.max_crashes)
 
 
-def _may_live(worker: dict[str, Any]) -> bool:
+def _may_live(worker: WorkerPlace) -> bool:
     """Whether a worker of the earlier control plane may come back. On this host its process can be looked at."""
-    if worker["host"] != platform.node():
+    if worker.host != platform.node():
         return True
     try:
-        os.kill(worker["pid"], 0)
+        os.kill(worker.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:

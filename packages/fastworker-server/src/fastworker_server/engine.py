@@ -15,7 +15,7 @@ from fastworker.lifecycle import Move, Reason, State
 from fastworker.protocol import Hello, Note, Order, Outcome, Submission, Token
 from fastworker.tasks import Priority, Task
 from fastworker_server.queue import REMEMBERED, Patience, Queue
-from fastworker_server.workers import WorkerRecord
+from fastworker_server.workers import WorkerPlace, WorkerRecord
 
 logger = logging.getLogger("fastworker.engine")
 
@@ -35,7 +35,7 @@ class Engine(Queue):
         self.workers: dict[str, WorkerRecord] = {}
         self.stops: list[tuple[WorkerRecord, Token]] = []
         self.stale_reports = 0
-        self.expected_workers: set[str] = set()
+        self.expected_workers: dict[str, WorkerPlace] = {}
         self.recovering_until: float | None = None
         self.paused_workers: set[str] = set()
         self.worker_pauses = 0
@@ -247,7 +247,7 @@ class Engine(Queue):
             elif task.id not in worker.assigned:
                 self._lose(task, now)
         worker.lease_timer = self.timers.at(now + self.patience.silence, self._check_lease, worker)
-        self.expected_workers.discard(worker.name)
+        self.expected_workers.pop(worker.name, None)
         if self.recovering_until is not None and not self.expected_workers:
             self._end_recovery(now)
         return worker, drop
@@ -362,7 +362,7 @@ class Engine(Queue):
 
     # ---- recovery ------------------------------------------------------------------------------------------------
 
-    def recover(self, tasks: Iterable[Task], workers: Iterable[str], now: float) -> None:
+    def recover(self, tasks: Iterable[Task], workers: Iterable[WorkerPlace], now: float) -> None:
         """Take in the open tasks of an earlier control plane, and wait for the workers that it had.
 
         Until they are back, or `patience.recovery` seconds have passed, nothing is started: a queued task may be
@@ -386,7 +386,7 @@ class Engine(Queue):
         self.limits_changed(self.limits.all(), now)
         for task in [task for task in self.tasks.values() if task.state is State.WAITING]:
             self._collect(task, now)
-        self.expected_workers = set(workers)
+        self.expected_workers = {worker.name: worker for worker in workers}
         if self.expected_workers or running:
             self.recovering_until = now + self.patience.recovery
             self.timers.at(self.recovering_until, self._end_recovery)
@@ -395,7 +395,7 @@ class Engine(Queue):
 
     def not_expected(self, worker: str, now: float) -> None:
         """A worker of the earlier control plane is known to be dead."""
-        self.expected_workers.discard(worker)
+        self.expected_workers.pop(worker, None)
         if self.recovering_until is not None and not self.expected_workers:
             self._end_recovery(now)
 

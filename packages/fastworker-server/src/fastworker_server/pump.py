@@ -18,6 +18,7 @@ from fastworker_server.sessions import Peer, Sessions, cancel_timer
 from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.timers import NEVER
 from fastworker_server.waiting import Waiting
+from fastworker_server.workers import WorkerPlace
 
 ANSWER_BYTES = 4096
 """What an answer is reckoned at in a frame."""
@@ -131,11 +132,12 @@ class Pump:
     # ---- commit --------------------------------------------------------------------------------------------------
 
     def _note_workers(self) -> None:
-        """Keep in the store which workers there are: after a restart they are awaited."""
-        workers = self._engine.workers
-        if workers.keys() != self._known_workers:
-            self._known_workers = set(workers)
-            self._store.save_fact("workers", [{"name": w.name, "host": w.host, "pid": w.pid} for w in workers.values()])
+        """Keep in the store which workers there are: after a restart they are awaited, also those that were still."""
+        workers, awaited = self._engine.workers, self._engine.expected_workers
+        if workers.keys() | awaited.keys() != self._known_workers:
+            self._known_workers = {*workers, *awaited}
+            places = awaited | {w.name: WorkerPlace(w.name, w.host, w.pid) for w in workers.values()}
+            self._store.save_fact("workers", [place._asdict() for place in places.values()])
 
     def _note_secrets(self) -> None:
         """Keep in the store which parameters hold secrets: tasks may be looked at before a worker has told it again."""

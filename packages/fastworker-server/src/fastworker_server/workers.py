@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastworker.tasks import Definition, Task
 from fastworker.views import WorkerView
@@ -14,6 +14,14 @@ AHEAD_SECONDS: Final = 0.02
 FIRST_WINDOW: Final = 8.0
 LARGEST_WINDOW: Final = 4000.0
 PRIORITY_COUNT: Final = 4
+
+
+class WorkerPlace(NamedTuple):
+    """Where a worker runs."""
+
+    name: str
+    host: str
+    pid: int
 
 
 class WorkerRecord:
