@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
 
+from fastworker_server.workers import WorkerPlace
 from tests.simulation import behaviour
 from tests.simulation.checker import Checker
 from tests.simulation.disk import Disk
@@ -93,9 +94,9 @@ class Simulation:
     def _link(self, process: Process) -> None:
         self.network.links[process.name] = Link(Random(f"{self.seed}/link/{process.name}"), self.plan.delay)
 
-    def may_live(self, worker: dict[str, Any]) -> bool:
+    def may_live(self, worker: WorkerPlace) -> bool:
         """What a starting control plane can see of a worker of its predecessor."""
-        return not self.workers[worker["name"]].dead
+        return not self.workers[worker.name].dead
 
     def kill_soon(self, process: Process, delay: float) -> None:
         """The code that a worker runs kills it."""
