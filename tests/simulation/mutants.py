@@ -205,7 +205,7 @@ def a_limit_that_changes_begins_anew(self: Limit, before: Limit) -> None:
     self.lanes = before.lanes
 
 
-@mutant(Limits, "earlier", seed=46)
+@mutant(Limits, "earlier", seed=193)
 def starts_before_a_restart_do_not_count(self: Limits, starts: Iterable[Any]) -> None:
     """Nothing."""
 
