@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -248,6 +251,13 @@ def test_a_worker_that_keeps_dying_at_its_start_is_reported_and_the_control_plan
     assert cluster.client.result(cluster.client.delay("mended"), 30) == 1
 
 
+def known_workers(cluster: Cluster) -> set[str]:
+    """The workers that a control plane would await now, if it started on this store."""
+    with closing(sqlite3.connect(cluster.folder / ".fastworker" / "queue.db")) as db:
+        [text] = db.execute("SELECT value FROM facts WHERE name = 'workers'").fetchone()
+    return {worker["name"] for worker in json.loads(text)}
+
+
 def test_a_worker_that_is_awaited_is_awaited_by_the_next_control_plane_too(cluster: Cluster) -> None:
     """Else its tasks would run at another worker, though it lives."""
     control_plane = cluster.start("--processes", "0")
@@ -258,6 +268,7 @@ def test_a_worker_that_is_awaited_is_awaited_by_the_next_control_plane_too(clust
     control_plane.kill()
     control_plane = cluster.start("--processes", "0")
     cluster.worker(name="quick")
+    until(lambda: {"slow", "quick"} <= known_workers(cluster), 20, "the store to know both workers")
     control_plane.kill()
     control_plane = cluster.start("--processes", "0")
     until(lambda: "quick joined" in control_plane.log, 20, "the quick worker")

@@ -329,8 +329,6 @@ class Checker:
             return "silent"
         if worker.name not in engine.workers and now - self.simulation.server.began >= limits.recovery - SLACK:
             return "not back"
-        if worker.name not in engine.workers and worker.name not in self._workers_on_disk:
-            return "joined in the moment of the crash"
         return None
 
     def lost_one(self, task: Task, before: tuple[int, int], max_crashes: int) -> None:
@@ -393,8 +391,9 @@ class Checker:
             worker = self.simulation.workers[name]
             awaited = in_time and name not in engine.workers and not worker.dead and not worker.leaving
             self.require(not awaited, f"did not wait for {name}")
-        for executions in self.ledger.executions.values():
-            self._excuse((e for e in executions if e.process.name not in engine.workers), "not back in time")
+        if not in_time:
+            for executions in self.ledger.executions.values():
+                self._excuse((e for e in executions if e.process.name not in engine.workers), "not back in time")
 
     # ---- workers and clients -------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from fastworker_server.lanes import Lane, Lanes, Route
 from fastworker_server.limits import Limit, Limits, Window
 from fastworker_server.locks import Locks
 from fastworker_server.peers import Peers
+from fastworker_server.pump import Pump
 from fastworker_server.sessions import Peer
 from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.turns import Turns
@@ -72,6 +73,19 @@ def forgets_what_the_disk_refused(self: SqliteStore, batch: Any, error: Exceptio
         callback()
 
 
+@mutant(Pump, "_note_workers", seed=118)
+def awaits_no_worker_twice(self: Pump) -> None:
+    places = {worker.name: worker.place for worker in self._engine.workers.values()}
+    if places != self._known_workers:
+        self._known_workers = self._stored_workers = places
+        self._store.save_fact("workers", [place._asdict() for place in places.values()])
+
+
+@mutant(Pump, "_must_be_stored_first", seed=46)
+def gives_work_to_workers_that_the_store_does_not_know(self: Pump, task: Task, worker: WorkerRecord) -> bool:
+    return task.options.acks == "early" or bool(task.inputs)
+
+
 _recover = Engine.recover
 Places = Iterable[WorkerPlace]
 
@@ -94,7 +108,7 @@ def a_worker_that_comes_back_loses_what_it_holds(self: Engine, worker: WorkerRec
 # ---- attempts --------------------------------------------------------------------------------------------------------
 
 
-@mutant(Engine, "current", seed=46)
+@mutant(Engine, "current", seed=68)
 def no_fencing(self: Engine, worker: WorkerRecord, task_id: str, attempt: int) -> Task | None:
     task = self.tasks.get(task_id)
     return task if task is not None and task.state is State.RUNNING else None

@@ -139,7 +139,7 @@ class ControlPlane:
     def own_worker_died(self, pid: int) -> None:
         """A child has ended: its tasks need not wait for it to come back."""
         here = platform.node()
-        for worker in [w for w in self.engine.workers.values() if w.own and w.pid == pid and w.host == here]:
+        for worker in [w for w in self.engine.workers.values() if w.own and w.place == (w.name, here, pid)]:
             self.engine.leave(worker, self.clock.now())
         self.peers.pump()
 

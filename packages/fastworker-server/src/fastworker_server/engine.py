@@ -240,7 +240,7 @@ class Engine(Queue):
         self.complete_options(worker.names, now)
         self.limits_changed(self.limits.define(hello.definitions), now)
         self.lanes.reroute(self.workers.values())
-        same_process = before is None or (before.host, before.pid) == (hello.host, hello.pid)
+        same_process = before is None or before.place == worker.place
         for task in [*had.values(), *self._recovering_of(worker.name)]:
             if task.id not in worker.assigned and same_process and task.options.acks != "early":
                 self._queue_again(task, Move.HAND_BACK, now)  # it never got there

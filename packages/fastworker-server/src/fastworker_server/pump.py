@@ -18,7 +18,7 @@ from fastworker_server.sessions import Peer, Sessions, cancel_timer
 from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.timers import NEVER
 from fastworker_server.waiting import Waiting
-from fastworker_server.workers import WorkerPlace
+from fastworker_server.workers import WorkerPlace, WorkerRecord
 
 ANSWER_BYTES = 4096
 """What an answer is reckoned at in a frame."""
@@ -50,10 +50,12 @@ class Pump:
         self._to_accept: list[tuple[Peer, int]] = []
         self._to_say: list[tuple[Peer, Message]] = []
         self._to_record: dict[Peer, int] = {}
+        self._held_orders: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
         self._keeping: asyncio.TimerHandle | None = None
-        self._known_workers: set[str] = set()
+        self._known_workers: dict[str, WorkerPlace] = {}
+        self._stored_workers: dict[str, WorkerPlace] = {}
         self._known_limits = 0
         self._known_definitions = 0
         self._known_pauses = 0
@@ -103,27 +105,32 @@ class Pump:
             peer = self._sessions.worker(worker.name)
             if peer is None:
                 continue  # its lease will end, and the task goes back in the queue
-            if self._must_be_stored_first(self._engine.tasks[order.id]):
+            if self._must_be_stored_first(self._engine.tasks[order.id], worker):
+                self._held_orders.add(order.id)
                 self.say_when_saved(peer, Run([order]))
             else:
                 self._sessions.say_item(peer, Run, order, 150 + len(order.args))
 
-    @staticmethod
-    def _must_be_stored_first(task: Task) -> bool:
+    def _must_be_stored_first(self, task: Task, worker: WorkerRecord) -> bool:
         """Whether no worker may know of its start before the store does.
 
         Nobody may find it unstarted after a crash, and no schedule forget that it has run. What needs others must not
-        run before their ends are safe: it would be found running without what it was given.
+        run before their ends are safe: it would be found running without what it was given. And no worker may work
+        that the next control plane would not await.
         """
-        return task.options.acks == "early" or bool(task.inputs) or (is_firing_id(task.id) and not task.stored)
+        return (
+            task.options.acks == "early"
+            or bool(task.inputs)
+            or (is_firing_id(task.id) and not task.stored)
+            or self._stored_workers.get(worker.name) != worker.place
+        )
 
     def _send_stops(self) -> None:
         for worker, token in self._engine.stops:
             peer = self._sessions.worker(worker.name)
-            task = self._engine.tasks.get(token.id)
             if peer is None:
                 continue
-            if task is not None and self._must_be_stored_first(task):
+            if token.id in self._held_orders:
                 self.say_when_saved(peer, Stop([token]))  # not before the order
             else:
                 self._sessions.say_item(peer, Stop, token)
@@ -133,11 +140,11 @@ class Pump:
 
     def _note_workers(self) -> None:
         """Keep in the store which workers there are: after a restart they are awaited, also those that were still."""
-        workers, awaited = self._engine.workers, self._engine.expected_workers
-        if workers.keys() | awaited.keys() != self._known_workers:
-            self._known_workers = {*workers, *awaited}
-            places = awaited | {w.name: WorkerPlace(w.name, w.host, w.pid) for w in workers.values()}
+        places = self._engine.expected_workers | {w.name: w.place for w in self._engine.workers.values()}
+        if places != self._known_workers:
+            self._known_workers = places
             self._store.save_fact("workers", [place._asdict() for place in places.values()])
+            self._store.when_saved(partial(setattr, self, "_stored_workers", places))
 
     def _note_secrets(self) -> None:
         """Keep in the store which parameters hold secrets: tasks may be looked at before a worker has told it again."""
@@ -201,6 +208,8 @@ class Pump:
             self._sessions.say_item(peer, Accepted, request, 8)
         for peer, message in say:
             self._sessions.say(peer, message, ANSWER_BYTES)
+            if isinstance(message, Run):
+                self._held_orders.difference_update(order.id for order in message.items)
         for peer, number in record.items():
             self._sessions.say_without_hurry(peer, Recorded(number))
         self._engine.forget_ended(version)

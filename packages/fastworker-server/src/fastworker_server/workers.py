@@ -44,8 +44,7 @@ class WorkerRecord:
         now: float,
     ) -> None:
         self.name = name
-        self.host = host
-        self.pid = pid
+        self.place = WorkerPlace(name, host, pid)
         self.release = release
         self.slots = slots
         self.own = own
@@ -115,8 +114,8 @@ class WorkerRecord:
         """What the outside may know."""
         return WorkerView(
             name=self.name,
-            host=self.host,
-            pid=self.pid,
+            host=self.place.host,
+            pid=self.place.pid,
             release=self.release,
             own=self.own,
             slots=self.slots,
