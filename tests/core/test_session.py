@@ -199,6 +199,20 @@ def test_an_acknowledgement_rides_on_data() -> None:
     assert theirs.due() == RESEND_AFTER  # and no acknowledgement is due any more
 
 
+def test_what_is_in_no_hurry_waits_for_something_to_ride_on() -> None:
+    ours, _ = pair()
+    ours.post_without_hurry(Recorded(1), now=0.0)
+    assert not ours.in_hurry
+    assert ours.due() == ACK_AFTER
+    ours.post(Credit(1))
+    assert ours.in_hurry
+    [frame] = frames(ours)
+    assert frame.items == [Recorded(1), Credit(1)]
+    assert not ours.in_hurry
+    ours.post(Credit(2))
+    assert ours.in_hurry
+
+
 def test_an_acknowledgement_goes_alone_when_nothing_came_to_ride_on() -> None:
     ours, theirs = pair()
     ours.post(Credit(1))

@@ -517,13 +517,16 @@ async def test_only_what_has_been_waiting_for_long_is_given_back(benches: Benche
     assert await eventually(lambda: bench.pool.give_back(older_than=0.01)) == [Token(waiting, 1)]
 
 
-async def test_an_attempt_is_held_until_its_outcome_is_told(benches: Benches) -> None:
-    """Whoever asks what is here must not miss what has just ended."""
+@pytest.mark.parametrize("function", [quick, quick_async])
+async def test_an_attempt_is_held_until_its_outcome_is_told(benches: Benches, function: Callable[[], Any]) -> None:
+    """Whoever asks what is here must not miss what has just ended, nor find what was told already."""
     bench = benches(1)
-    task_id = bench.add(quick_async)
-    assert bench.outcomes == []
-    assert bench.pool.held() == [Token(task_id, 1)]
-    await bench.ended()
+    added = set()
+    for _ in range(100):
+        added.add(bench.add(function))
+        held = {token.id for token in bench.pool.held()}
+        assert held == added - {outcome.id for outcome in bench.outcomes}
+    await bench.ended(100)
     assert bench.pool.held() == []
 
 

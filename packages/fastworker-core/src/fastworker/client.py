@@ -350,14 +350,17 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         return self._connection is not None
 
     async def _answered[T](self, future: asyncio.Future[T]) -> T:
-        limit = self._settings.answer_timeout
+        timer = self._open()[1].call_later(self._settings.answer_timeout, self._has_not_answered, future)
         try:
-            async with asyncio.timeout(limit):
-                return await future
-        except TimeoutError:
-            raise ConnectionFailed(
-                f"the control plane has not answered for {limit:g} s; what was asked may or may not have been done"
-            ) from None
+            return await future
+        finally:
+            timer.cancel()
+
+    def _has_not_answered(self, future: asyncio.Future[Any]) -> None:
+        limit = self._settings.answer_timeout
+        text = f"the control plane has not answered for {limit:g} s; what was asked may or may not have been done"
+        if not future.done():
+            future.set_exception(ConnectionFailed(text))
 
     # ---- the connection's side -----------------------------------------------------------------------------------
 

@@ -271,17 +271,22 @@ class Connection:
         self._set_timer()
 
     def _set_timer(self) -> None:
+        """See to it that the session is looked at when it is due, or before: a timer that is early looks again."""
         due = self._session.due()
-        if due == self._timer_due:
+        if due >= self._timer_due:
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due = due
-        self._timer = None if due == NEVER else self._loop.call_at(due, self._tick)
+        self._timer = self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
         self._timer_due = NEVER
-        self._session.tick(self._loop.time())
+        now = self._loop.time()
+        if self._session.due() > now:
+            self._set_timer()
+            return
+        self._session.tick(now)
         self.flush()
 
     # ---- in ------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Session:
     def __init__(self, session_id: str | None = None) -> None:
         self.id = session_id or secrets.token_hex(8)
         self._pending: deque[_Pending] = deque()
+        self._without_hurry = 0  # of these
         self._unacknowledged: deque[tuple[int, bytes]] = deque()
         self._sent = 0  # the last seq of ours
         self._received = 0  # the last seq of theirs that came in order
@@ -65,6 +66,7 @@ class Session:
     def post_without_hurry(self, message: Message, now: float) -> None:
         """Queue a message that can wait as long as an acknowledgement for something to ride on."""
         self.post(message)
+        self._without_hurry += 1
         self._ack_due = min(self._ack_due, now + ACK_AFTER)
 
     def post_item(self, batch: type[Batch], item: Any, size: int = 64) -> None:
@@ -90,6 +92,7 @@ class Session:
             frames.append(body)
         if self._sent > sent_before:
             self._ack_due = NEVER
+            self._without_hurry = 0
         elif self._ack_due <= now:
             self._ack_due = NEVER
             frames.append(self.bare_acknowledgement())
@@ -181,6 +184,11 @@ class Session:
     def unacknowledged_bytes(self) -> int:
         """The size of the frames that were sent and not acknowledged."""
         return sum(len(body) for _, body in self._unacknowledged)
+
+    @property
+    def in_hurry(self) -> bool:
+        """Whether messages wait that are to go as soon as the window is open."""
+        return len(self._pending) > self._without_hurry
 
     @property
     def backlog(self) -> int:

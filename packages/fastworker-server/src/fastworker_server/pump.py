@@ -81,15 +81,16 @@ class Pump:
         self._send_stops()
         moves, self._engine.outbox = self._engine.outbox, []
         if moves:
-            self._store.save(moved.task for moved in moves)
             self._waiting.tell(moves)
+        self._sessions.flush()  # first of all: others wait for it
+        if moves:
+            self._store.save(moved.task for moved in moves)
             self._observer.tell(moves)
             self._keep_counts_soon()
         self._store.save_schedules(self._schedules.take_changes())
         self._note_workers()
         self._note_secrets()
         self._note_orders()
-        self._sessions.flush()
         self._commit()
         self._set_timer(now)
 

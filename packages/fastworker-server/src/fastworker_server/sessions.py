@@ -191,7 +191,7 @@ class Sessions:
             self._hold(peer, frame)
         else:
             self._deliver(peer, frame)
-        if peer.session.backlog or peer.held:  # an acknowledgement may have opened the window
+        if peer.session.in_hurry or peer.held:  # an acknowledgement may have opened the window
             self._talking[peer] = None
         self._set_tick(peer)
 
@@ -301,15 +301,20 @@ class Sessions:
         self._set_tick(peer)
 
     def _set_tick(self, peer: Peer) -> None:
+        """See to it that the session is looked at when it is due, or before: a timer that is early looks again."""
         due = peer.session.due()
-        if due != peer.tick_due:
+        if due < peer.tick_due:
             cancel_timer(peer.tick_timer)
             peer.tick_due = due
-            peer.tick_timer = None if due == NEVER else self._loop.call_at(due, self._tick, peer)
+            peer.tick_timer = self._loop.call_at(due, self._tick, peer)
 
     def _tick(self, peer: Peer) -> None:
         peer.tick_due = NEVER
-        peer.session.tick(self._loop.time())
+        now = self._loop.time()
+        if peer.session.due() > now:
+            self._set_tick(peer)
+            return
+        peer.session.tick(now)
         self._flush_peer(peer)
 
 

@@ -68,6 +68,7 @@ class Pool:
         self._on_outcomes = on_outcomes
         self.processes = ProcessSlots(slots, recycle, self)
         self._pid = os.getpid()
+        self._thread = threading.get_ident()
         self._lock = threading.Lock()  # guards all that follows; held for a few instructions only
         self._backlog: list[tuple[int, int, Execution]] = []
         self._held: dict[tuple[str, int], Execution] = {}
@@ -108,6 +109,7 @@ class Pool:
                     break
         finally:
             self._pumping = False
+        self._collect()
 
     def _next(self) -> Execution | None:
         with self._lock:
@@ -253,9 +255,15 @@ class Pool:
             if self._collecting:
                 return True
             self._collecting = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread outlived its worker
-            self._loop.call_soon_threadsafe(self._collect)
+        self._collect_soon()
         return True
+
+    def _collect_soon(self) -> None:
+        if threading.get_ident() != self._thread:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: a thread outlived its worker
+                self._loop.call_soon_threadsafe(self._collect)
+        elif not self._pumping:  # else `pump` will do it
+            self._loop.call_soon(self._collect)
 
     def _collect(self) -> None:
         with self._lock:
@@ -264,7 +272,8 @@ class Pool:
             self._done.clear()
             for outcome in outcomes:
                 self._held.pop((outcome.id, outcome.attempt), None)
-        self._on_outcomes(outcomes)
+        if outcomes:
+            self._on_outcomes(outcomes)
 
     # ---- stop ----------------------------------------------------------------------------------------------------
 
