@@ -47,8 +47,8 @@ def test_deleted_tasks_are_gone_from_every_count_and_say_so(running: Cluster) ->
     before = client.stats().states["failed"]
     job = ended(client, wait_for(client.client.start_bulk("delete", "tag:gone", by="ann")))
     assert job.done == 120
-    assert client.stats().states["failed"] == before - 120
-    assert client.facets().states["failed"] == before - 120
+    assert client.stats().states.get("failed", 0) == before - 120
+    assert client.facets().states.get("failed", 0) == before - 120
     assert client.search("tag:gone").tasks == []
     assert sum(group.count for group in client.failures()) == before - 120
     assert client.search(ids[0]).tasks == []

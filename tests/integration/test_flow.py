@@ -142,6 +142,25 @@ async def test_a_step_that_failed_is_requeued_with_other_arguments_and_the_rest_
         assert (info.attempt, info.args) == (2, "[8]")
 
 
+async def test_what_failed_for_want_of_another_is_retried_with_all_that_it_needs_after_a_restart(
+    flowing: Cluster,
+) -> None:
+    """The control plane has only the store to know what these have become."""
+    control_plane = flowing.start()
+    async with Client(flowing.url) as client:
+        total = await (group([flow.number.s(1), flow.halve.s(7)]) | flow.total.s()).submit()
+        with pytest.raises(UpstreamFailed):
+            await total.result(30)
+        [halve] = [node for node in await client.workflow(total) if node.name == "halve"]
+        control_plane.kill()
+        await asyncio.to_thread(flowing.start)
+        assert await client.requeue(halve.id, [8])
+        assert await client.result(halve.id, 30) == 4
+        job = await client.start_bulk("retry", "state:failed name:total")
+        await asyncio.to_thread(until, lambda: flowing.client.info(total).state == "succeeded", 30, f"the end of {job}")
+        assert await client.result(total, 30) == 5
+
+
 async def test_the_graph_can_be_asked_for(running: Cluster) -> None:
     async with Client(running.url) as client:
         handle = await (group([flow.number.s(1), flow.number.s(2)]) | flow.total.s()).submit()

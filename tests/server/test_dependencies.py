@@ -252,6 +252,25 @@ def test_requeueing_a_failed_step_reruns_what_failed_because_of_it(stage: Stage)
     assert (order.id, order.inputs) == ("join", {"b": '"b"', "other": '"other"'})
 
 
+def test_what_a_requeue_needs_and_the_engine_has_forgotten_is_told_beforehand(stage: Stage) -> None:
+    """Also what those need that go with it."""
+    submit(stage, "a")
+    other = submit(stage, "other")
+    submit(stage, "b", "a")
+    submit(stage, "join", "b", "other")
+    stage.started()
+    stage.report("other", result='"other"')
+    stage.report("a", "failed")
+    del stage.engine.ended["other"]
+    assert stage.engine.missing_to_requeue(stage.task("a")) == ["other"]
+    stage.engine.remember([other])
+    assert stage.engine.missing_to_requeue(stage.task("a")) == []
+    stage.engine.requeue(stage.task("a"), stage.now)
+    run(stage, "a")
+    run(stage, "b")
+    run(stage, "join")
+
+
 def test_requeueing_a_join_alone_fails_again_while_its_need_has_failed(stage: Stage) -> None:
     submit(stage, "a")
     join = submit(stage, "join", "a")

@@ -48,8 +48,12 @@ class Dependencies:
         self._failed.setdefault(because, []).append(task)
 
     def failed_because_of(self, needed: str) -> list[Task]:
-        """The tasks that failed only because of this one, as far as they are remembered; asked for once."""
-        return self._failed.pop(needed, [])
+        """The tasks that failed only because of this one, as far as they are remembered."""
+        return self._failed.get(needed, [])
+
+    def no_longer_failed(self, needed: str) -> None:
+        """They run again, like this one."""
+        self._failed.pop(needed, None)
 
     def forget(self, task: Task) -> None:
         """A task is remembered no more."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastworker.errors import ConfigurationError, ScheduleError, StoreError, TooManySchedules
@@ -43,6 +44,7 @@ from fastworker_server.bulk import Bulk
 from fastworker_server.clock import Clock
 from fastworker_server.door import Door
 from fastworker_server.engine import Engine
+from fastworker_server.needed import remember_needed
 from fastworker_server.observer import Observer
 from fastworker_server.pump import ANSWER_BYTES, Pump
 from fastworker_server.rights import why_not
@@ -256,20 +258,15 @@ class Peers:
     async def _requeue(self, peer: Peer, message: Requeue) -> None:
         self._note(message.by, "retry", message.task)
         stored = None if message.task in self._engine.tasks else await self._answers.find(message.task)
-        await self._remember_needs(stored)
         task = self._engine.ended.get(message.task, stored)
+        if isinstance(task, Task):
+            await remember_needed(self._engine, self._store, partial(self._engine.missing_to_requeue, task))
         ended = isinstance(task, Task) and message.task not in self._engine.tasks
         queued = ended and message.task not in self._bulk.deleting
         if queued and task is not None:
             self._engine.requeue(task, self._clock.now(), message.args)
         exists = queued or message.task in self._engine.tasks
         self._pump.say_when_saved(peer, Answer(message.request, queued if exists else None))
-
-    async def _remember_needs(self, task: Task | None) -> None:
-        """What a task needs that failed before it had all of it."""
-        needs = [need for need in (task.ties.needs if task is not None else ()) if not self._engine.knows(need)]
-        if needs:
-            self._engine.remember(await self._store.tasks(needs))
 
     def _control(self, peer: Peer, message: Control, now: float) -> None:
         engine = self._engine

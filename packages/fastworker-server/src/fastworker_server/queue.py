@@ -311,11 +311,25 @@ class Queue:
         if args is not None:
             task.args = args
             task.rewrite = True
-        again = deque([task])  # a loop, because chains may be long
-        while again:
-            task = again.popleft()
-            self._begin_again(task, now)
-            again += [other for other in self.dependencies.failed_because_of(task.id) if other.id in self.ended]
+        for other in self._with_those_that_failed_so(task):
+            self.dependencies.no_longer_failed(other.id)
+            self._begin_again(other, now)
+
+    def missing_to_requeue(self, task: Task) -> list[str]:
+        """Of what this task needs, and those that are to run again with it: what has ended and is not known here."""
+        together = [other for other in self._with_those_that_failed_so(task) if _is_incomplete(other)]
+        return [need for other in together for need in other.ties.needs if not self.knows(need)]
+
+    def _with_those_that_failed_so(self, task: Task) -> list[Task]:
+        """It, and the ended ones that failed only because of it; a loop, because chains may be long."""
+        found = {task.id: task}
+        waiting = deque([task])
+        while waiting:
+            for other in self.dependencies.failed_because_of(waiting.popleft().id):
+                if other.id in self.ended and other.id not in found:
+                    found[other.id] = other
+                    waiting.append(other)
+        return list(found.values())
 
     def _begin_again(self, task: Task, now: float) -> None:
         if task.id in self.tasks:
@@ -323,7 +337,7 @@ class Queue:
         self.ended.pop(task.id, None)
         self.tasks[task.id] = task
         task.rewrite |= task.expires_at is not None
-        incomplete = not set(task.ties.needs) <= set(task.inputs or ())
+        incomplete = _is_incomplete(task)
         task.failures = task.crashes = 0
         task.result = task.reason = task.worker = task.finished_at = task.due_at = task.expires_at = None
         task.progress = task.log = None
@@ -457,6 +471,11 @@ class Queue:
                 del self.ended[task.id]
                 if task.ties.needs:
                     self.dependencies.forget(task)
+
+
+def _is_incomplete(task: Task) -> bool:
+    """Whether it has ended before it had all that it needs."""
+    return not set(task.ties.needs) <= set(task.inputs or ())
 
 
 def _rank(options: Options) -> int:

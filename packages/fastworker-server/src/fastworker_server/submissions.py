@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Final
 
 from fastworker.protocol import Duplicates, RefusalCode, Refused, Submission, Submit
-from fastworker.tasks import OnDuplicate, Task, is_idempotent_id, is_task_id
+from fastworker.tasks import OnDuplicate, is_idempotent_id, is_task_id
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine
+from fastworker_server.needed import remember_needed
 from fastworker_server.pump import Pump
 from fastworker_server.sessions import Peer, Sessions
 from fastworker_server.storage.sqlite import SqliteStore
@@ -97,7 +99,7 @@ class Submissions:
             if found != "expired" or not is_idempotent_id(task_id)
         }
         message.tasks = [task for task in message.tasks if task.id not in known]
-        await self._remember_needed(message.tasks)
+        await remember_needed(self._engine, self._store, partial(self._needed_elsewhere, message.tasks))
         unknown = self._needed_elsewhere(message.tasks)
         if unknown:
             text = (
@@ -107,14 +109,6 @@ class Submissions:
             return
         self._take_in(peer, message, self._clock.now())
         self.watch(peer, known)
-
-    async def _remember_needed(self, submissions: Sequence[Submission]) -> None:
-        """Fetch the needed tasks that have ended. Others may be forgotten meanwhile, so look again until none is."""
-        found: dict[str, Task | None] = {}
-        while needed := [need for need in self._needed_elsewhere(submissions) if need not in found]:
-            found.update(dict.fromkeys(needed))
-            found.update((task.id, task) for task in await self._store.tasks(needed))
-        self._engine.remember(task for task in found.values() if task is not None)
 
     # ---- take in -------------------------------------------------------------------------------------------------
 
