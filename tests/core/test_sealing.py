@@ -83,8 +83,9 @@ def test_what_a_worker_says_is_sealed_and_opens_at_the_client(sealing: Sealer) -
     assert "app." not in repr((outcome, note))
     ended = sealing.open_ended(Ended("id-1", State.FAILED, result=outcome.result, error=outcome.error))
     assert (ended.result, ended.error) == (CANARY, error)
+    assert note.progress is None
     opened = sealing.open_note(note)
-    assert (opened.progress, opened.log) == ((0.4, CANARY), [CANARY, CANARY])
+    assert (opened.progress, opened.sealed_progress, opened.log) == ((0.4, CANARY), None, [CANARY, CANARY])
     assert sealing.open_part("id-1", note.parts[0]) == f'"{CANARY}"'
 
 

@@ -50,6 +50,7 @@ class Receiver:
     Attributes:
         spans: all that came, in the order in which they came.
         metrics: all points of metrics, likewise.
+        bodies: all that came, as it came.
     """
 
     def __init__(self) -> None:
@@ -69,15 +70,27 @@ class Receiver:
 
         self.spans: list[Received] = []
         self.metrics: list[Point] = []
+        self.bodies: list[bytes] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def take(self, path: str, body: bytes) -> None:
         """One request."""
+        self.bodies.append(body)
         if path == "/v1/traces":
             self.spans += spans_of(ExportTraceServiceRequest.FromString(body))
         elif path == "/v1/metrics":
             self.metrics += metrics_of(ExportMetricsServiceRequest.FromString(body))
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What lets a process export to it, soon."""
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+            "OTEL_METRIC_EXPORT_INTERVAL": "500",
+            "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process",
+        }
 
     def named(self, name: str) -> list[Received]:
         """The spans of this name."""

@@ -101,13 +101,7 @@ FastAPIInstrumentor.instrument_app(app)
 def traced(folder: Path, **environment: str) -> Iterator[tuple[Cluster, Receiver]]:
     """A cluster whose every process exports to a receiver, as the environment says; no code but what users write."""
     with Receiver() as receiver, Cluster(folder) as cluster:
-        cluster.environment |= {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-            "OTEL_METRIC_EXPORT_INTERVAL": "500",
-            "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process",
-            **environment,
-        }
+        cluster.environment |= receiver.variables | environment
         yield cluster, receiver
 
 

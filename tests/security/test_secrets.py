@@ -39,36 +39,21 @@ def sings(text: str | bytes) -> list[str]:
     return [canary for canary in CANARIES if canary in heard.lower()]
 
 
-class Spans(Receiver):
-    """Keeps all that an exporter of traces and metrics sends, as it came."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bodies: list[bytes] = []
-
-    def take(self, path: str, body: bytes) -> None:
-        self.bodies.append(body)
-        super().take(path, body)
-
-
 @pytest.fixture(scope="module")
-def spans() -> Iterator[Spans]:
-    with Spans() as spans:
+def spans() -> Iterator[Receiver]:
+    with Receiver() as spans:
         yield spans
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, spans: Spans) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, spans: Receiver) -> Iterator[Site]:
     """All of it at once: TLS by a key of the environment, a plain address too, passwords, traces."""
     with Cluster(tmp_path_factory.mktemp("site")) as cluster:
-        cluster.environment |= PASSWORDS | {
+        cluster.environment |= PASSWORDS | spans.variables
+        cluster.environment |= {
             "FASTWORKER_KEY": KEY.text,
             "FASTWORKER_DASHBOARD": "true",
             "FASTWORKER_DASHBOARD_PORT": "0",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": spans.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-            "OTEL_METRIC_EXPORT_INTERVAL": "500",
-            "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process",
         }
         encrypted, plain = (f"{scheme}://127.0.0.1:{free_port()}" for scheme in ("tls+tcp", "tcp"))
         program = cluster.start(
@@ -118,7 +103,7 @@ def test_no_canary_on_pages_in_json_and_in_metrics(site: Site) -> None:
 
 
 @pytest.mark.integration
-def test_no_canary_in_spans(site: Site, spans: Spans) -> None:
+def test_no_canary_in_spans(site: Site, spans: Receiver) -> None:
     until(lambda: spans.spans and spans.metrics, 20, "spans and metrics")
     assert not sings(b"".join(spans.bodies))
 

@@ -36,7 +36,7 @@ class Live:
 
     def arrive(self, note: Note) -> None:
         """A note has come."""
-        if note.progress is None and not note.log and note.first is None:
+        if not _says_how_it_goes(note) and note.first is None:
             self.up_to_date = True
         else:
             self._notes.append(note)
@@ -78,6 +78,10 @@ class Live:
         )
 
 
+def _says_how_it_goes(note: Note) -> bool:
+    return note.progress is not None or note.sealed_progress is not None or bool(note.log)
+
+
 class Listening:
     """Receives what tasks say, for all readers of a client."""
 
@@ -96,7 +100,7 @@ class Listening:
         sealing = sealer()
         async with self._listening(task_id) as live:
             while (note := await live.next()) is not None:
-                if note.progress is not None or note.log:
+                if _says_how_it_goes(note):
                     yield note if sealing is None else sealing.open_note(note)
 
     async def stream(self, task_id: str, first: int = 0) -> AsyncGenerator[str]:

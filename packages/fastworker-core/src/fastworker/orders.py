@@ -46,7 +46,9 @@ class Orders:
             TaskNotFound: there is no such task.
         """
         data = await self._ask(Query(0, "info", task=task_id, redact=redact or None))
-        return validated(TaskInfo, _known(data, task_id))
+        info = validated(TaskInfo, _known(data, task_id))
+        sealing = sealer() if info.sealed_progress is not None else None
+        return info if sealing is None else sealing.open_info(info)
 
     async def why(self, task_id: str) -> Explanation:
         """Why a task is not running.

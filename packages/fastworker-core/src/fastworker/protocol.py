@@ -121,6 +121,7 @@ class Note:
     """What a running task says of itself: progress from 0 to 1 with a word, and log lines since the last note.
 
     `parts` of the result, as JSON, of a task that yields them; `first` is the number of the first, counted from 0.
+    `sealed_progress`: in place of `progress`, with payload encryption.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Note:
     log: list[str] = field(default_factory=list)
     first: int | None = None
     parts: list[str] = field(default_factory=list)
+    sealed_progress: str | None = None
 
 
 @dataclass(slots=True)

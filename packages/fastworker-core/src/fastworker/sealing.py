@@ -1,7 +1,7 @@
 """Payload encryption: what tasks carry is readable by clients and workers alone, not by the control plane.
 
 It is on where payload keys are set (`FASTWORKER_PAYLOAD_KEYS`), and takes `pip install 'fastworker[crypto]'`. Then
-arguments, results, errors, parts, log lines and the text of progress leave a process only as sealed text:
+arguments, results, errors, parts, log lines and progress leave a process only as sealed text:
 
     fw1.KEY.NAME.DATA        id of the payload key · task name · nonce, ciphertext and tag, in base64url
 
@@ -15,6 +15,7 @@ Of several keys the first one seals, all of them open: that is how a key is chan
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import json
 import os
@@ -26,7 +27,7 @@ from fastworker.errors import ConfigurationError, PayloadSealed
 from fastworker.keys import KEY_BYTES, hkdf
 from fastworker.protocol import Ended, Note, Order, Outcome
 from fastworker.settings import load_settings
-from fastworker.tasks import ErrorInfo
+from fastworker.tasks import ErrorInfo, TaskInfo
 
 Way = Literal["arguments", "schedule", "result", "error", "part", "log", "progress"]
 
@@ -132,11 +133,11 @@ class Sealer:
         return replace(outcome, result=result, error=error)
 
     def seal_note(self, note: Note, name: str) -> Note:
-        """A note with everything sealed but how far the task is."""
-        progress = note.progress and (note.progress[0], self.seal("progress", note.id, name, note.progress[1]))
+        """A note with everything sealed."""
         return replace(
             note,
-            progress=progress,
+            progress=None,
+            sealed_progress=note.progress and self.seal("progress", note.id, name, json.dumps(note.progress)),
             log=[self.seal("log", note.id, name, line) for line in note.log],
             parts=[_as_json(self.seal("part", note.id, name, part)) for part in note.parts],
         )
@@ -154,8 +155,24 @@ class Sealer:
 
     def open_note(self, note: Note) -> Note:
         """A note with progress and log readable. Raises what `open` raises."""
-        progress = note.progress and (note.progress[0], self.open("progress", note.id, note.progress[1]))
-        return replace(note, progress=progress, log=[self.open("log", note.id, line) for line in note.log])
+        return replace(
+            note,
+            progress=self._open_progress(note.id, note.sealed_progress),
+            sealed_progress=None,
+            log=[self.open("log", note.id, line) for line in note.log],
+        )
+
+    def open_info(self, info: TaskInfo) -> TaskInfo:
+        """What is known of a task, with its progress readable if it opens."""
+        with contextlib.suppress(PayloadSealed):
+            return replace(info, progress=self._open_progress(info.id, info.sealed_progress), sealed_progress=None)
+        return info
+
+    def _open_progress(self, task_id: str, sealed: str | None) -> tuple[float, str] | None:
+        if sealed is None:
+            return None
+        done, text = json.loads(self.open("progress", task_id, sealed))
+        return done, text
 
     def open_part(self, task_id: str, part: str) -> str:
         """A part of a result as JSON. Raises what `open` raises."""

@@ -242,6 +242,7 @@ class Task:
     release_timer: Any = None
     expiry_timer: Any = None
     progress: tuple[float, str] | None = None
+    sealed_progress: str | None = None
     log: list[str] | None = None
 
 
@@ -251,6 +252,7 @@ class TaskInfo:
 
     Attributes:
         seq: its number in the order of submissions, by which lists are paged.
+        sealed_progress: in place of its progress, what only those with the payload keys can read.
         trace_id: of the trace that it belongs to.
     """
 
@@ -277,6 +279,7 @@ class TaskInfo:
     ties: Ties = NO_TIES
     history: tuple[Attempt, ...] = ()
     progress: tuple[float, str] | None = None
+    sealed_progress: str | None = None
     log: Sequence[str] = ()
     trace_id: str | None = None
 
@@ -306,6 +309,7 @@ class TaskInfo:
             ties=task.ties,
             history=task.history,
             progress=task.progress,
+            sealed_progress=task.sealed_progress,
             log=tuple(task.log or ()),
             trace_id=_trace_id(task.headers),
         )

@@ -24,6 +24,7 @@ from fastworker.protocol import Submission
 from fastworker.release import RELEASE
 from fastworker.retry import Retry
 from fastworker.schedule import DUE_HEADER, SCHEDULE_HEADER
+from fastworker.sealing import sealer
 from fastworker.tasks import Task
 from fastworker_otel.provider import flush, is_configured
 
@@ -206,14 +207,18 @@ def _with_current_context(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _note_end(span: Span, error: BaseException | None) -> Mapping[str, str]:
-    """Write on the span how the attempt ended; what of it belongs on the metrics."""
+    """Write on the span how the attempt ended; what of it belongs on the metrics.
+
+    With payload keys the message and the traceback are for those who hold them, and not for who collects traces.
+    """
     outcome = outcome_of(error)
     span.set_attribute("fastworker.task.outcome", outcome)
     if error is None or outcome == "retry":
         return {"fastworker.task.outcome": outcome}
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     span.set_attribute("error.type", kind)
-    span.record_exception(error)
+    if sealer() is None:
+        span.record_exception(error)
     span.set_status(Status(StatusCode.ERROR, kind))
     return {"fastworker.task.outcome": outcome, "error.type": kind}
 

@@ -136,8 +136,8 @@ class Engine(Queue):
         task = self.current(worker, note.id, note.attempt)
         if task is None:
             return False
-        if note.progress is not None:
-            task.progress = note.progress
+        if note.progress is not None or note.sealed_progress is not None:
+            task.progress, task.sealed_progress = note.progress, note.sealed_progress
         if note.log:
             task.log = [*(task.log or ()), *note.log][-LONGEST_LOG:]
         return True

@@ -340,7 +340,7 @@ class Queue:
         incomplete = _is_incomplete(task)
         task.failures = task.crashes = 0
         task.result = task.reason = task.worker = task.finished_at = task.due_at = task.expires_at = None
-        task.progress = task.log = None
+        task.progress = task.sealed_progress = task.log = None
         task.cancelling = False
         if self.locks.holder(task.ties.unique, now) is None:  # nobody loses a lock by that
             self.locks.take(task, now)

@@ -127,8 +127,9 @@ class Waiting:
         if task is not None:
             listeners = self._listeners.setdefault(task_id, [])
             listeners.extend([] if peer in listeners else [peer])
-            if task.progress is not None or task.log:
-                self._send_note(peer, Note(task_id, task.attempt, task.progress, task.log or []))
+            said = Note(task_id, task.attempt, task.progress, task.log or [], sealed_progress=task.sealed_progress)
+            if said != Note(task_id, task.attempt):
+                self._send_note(peer, said)
         elif not notes:
             notes = [Note(task_id, 0, first=NO_MORE)]
         for note in [*notes, Note(task_id, 0)]:  # an empty one at last: that was all so far

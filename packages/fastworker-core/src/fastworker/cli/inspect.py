@@ -24,7 +24,7 @@ def status(task_id: TaskId, url: Url = None, as_json: AsJson = False) -> None:
         print_json(info)
         return
     error = f"{info.error.type}: {info.error.message}" if info.error else None
-    progress = f"{info.progress[0]:.0%} {info.progress[1]}" if info.progress else None
+    progress = f"{info.progress[0]:.0%} {info.progress[1]}" if info.progress else info.sealed_progress and "sealed"
     print_pairs(
         [
             ("task", info.id),
