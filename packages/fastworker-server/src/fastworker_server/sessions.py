@@ -143,6 +143,11 @@ class Sessions:
         cancel_timer(peer.forget_timer)
         peer.forget_timer = self._loop.call_later(AFTER_GOODBYE, self.forget, peer)
 
+    def give_up(self, peer: Peer) -> None:
+        """Too much waits for it: end its session. If it reads again, it introduces itself again."""
+        logger.warning("%s does not read what it asked for: its session ends", peer.hello.name)
+        self.forget(peer)
+
     def forget(self, peer: Peer) -> None:
         """End a session: what the peer says in it from now on is refused."""
         self._by_id.pop(peer.session.id, None)
@@ -289,8 +294,7 @@ class Sessions:
 
     def _flush_peer(self, peer: Peer) -> None:
         if peer.session.backlog > MOST_WAITING:
-            logger.warning("%s does not read what it asked for: its session ends", peer.hello.name)
-            self.forget(peer)
+            self.give_up(peer)
         if peer.pipe is None:
             return
         now = self._loop.time()

@@ -18,7 +18,7 @@ from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.streams import Streams
 
 MOST_BEHIND: Final = 100
-"""Messages that wait for a reader, before it misses what tasks say."""
+"""Messages that wait for a reader, before it misses what tasks say; and before who follows all moves is given up."""
 NO_MORE: Final = 2**53
 """Number of the first part that is kept, where none is."""
 
@@ -52,6 +52,8 @@ class Waiting:
         if self._followers or self._clock.now() < self._record_until:
             changes = [_change(moved) for moved in moves]
             self._recent.extend(changes)
+            for peer in [peer for peer in self._followers if peer.session.backlog > MOST_BEHIND]:
+                self._sessions.give_up(peer)
             for peer in self._followers:
                 for change in changes:
                     self._sessions.say_item(peer, Changes, change)
