@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from fastworker.keys import Key
 from tests.support.stranger import Stranger, hello
@@ -25,7 +26,7 @@ class Deaf:
         self._role = role
         self._stranger = Stranger.proved(url, key)
         self._seq = 0
-        about = {"slots": 2, "definitions": [{"name": TASK}]} if role == "worker" else {}
+        about: dict[str, Any] = {"slots": 2, "definitions": [{"name": TASK}]} if role == "worker" else {}
         self._say({**hello(role, **about), "name": f"deaf {role} {number}"})
         self._stranger.hears_a("welcome")
         if role == "client":
@@ -35,10 +36,10 @@ class Deaf:
 
     def speak(self) -> None:
         """Say what such a peer says again and again."""
-        beat = {"kind": "heartbeat"}
-        self._say(beat if self._role == "worker" else {"kind": "query", "what": "list", "request": self._seq})
+        question = {"kind": "query", "what": "list", "request": self._seq}
+        self._say({"kind": "heartbeat"} if self._role == "worker" else question)
 
-    def _say(self, message: dict[str, object]) -> None:
+    def _say(self, message: dict[str, Any]) -> None:
         self._seq += 1
         self._stranger.say_frame(self._stranger.session, self._seq, message)
 
