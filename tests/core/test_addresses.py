@@ -112,6 +112,11 @@ def test_a_path_that_is_too_long_for_a_socket_is_refused_before_the_system_cuts_
         checked("ipc://" + "ä" * 54)
 
 
+def test_bytes_of_a_command_line_that_are_no_text_are_no_address() -> None:
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        checked(os.fsdecode(b"ipc:///tmp/\xff"))
+
+
 # ---- where to listen, where to look --------------------------------------------------------------------------
 
 

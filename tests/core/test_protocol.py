@@ -246,6 +246,8 @@ def test_the_frame_that_is_spoiled_below_is_a_good_one() -> None:
         changed(items=[{"kind": "results", "items": [{"id": "a", "state": "asleep"}]}]),
         changed(items=[{"kind": "submit", "request": 1, "tasks": [{"id": "a", "name": "b", "args": {}}]}]),
         changed(items=[{"kind": "refused", "code": "because", "message": ""}]),
+        changed(items=[{"kind": "query", "request": 1, "what": "search", "filter": {"before": 1e300}}]),
+        changed(items=[{"kind": "control", "request": 1, "action": "retry", "filter": {"longer": -1.0}}]),
         b'{"session":"\\ud800","seq":1,"ack":0,"items":[]}',
     ],
     ids=lambda body: repr(body[:40]),

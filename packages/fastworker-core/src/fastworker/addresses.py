@@ -61,7 +61,11 @@ def checked(url: str) -> str:
         return checked(f"tls+tcp://{url}")
     if not found or scheme not in ("ipc", "inproc", "tcp", "tls+tcp") or not rest:
         raise ConfigurationError(f"{url!r} is not an address: use ipc:///path, tls+tcp://host:port or tcp://host:port")
-    if scheme == "ipc" and len(rest.encode()) > LONGEST_SOCKET_PATH:
+    try:
+        size = len(rest.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{url!r} can't be an address: it is not UTF-8") from None
+    if scheme == "ipc" and size > LONGEST_SOCKET_PATH:
         raise ConfigurationError(f"{rest} is longer than the {LONGEST_SOCKET_PATH} bytes that a socket's path may have")
     return url
 

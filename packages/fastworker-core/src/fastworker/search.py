@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field
 
 from fastworker.errors import InvalidSearch
 from fastworker.lifecycle import State
@@ -21,7 +24,14 @@ KEYS: Final = (
     "state", "name", "id", "queue", "priority", "worker", "tag", "args", "error", "type", "place", "before", "after",
 )  # fmt: skip
 STATES: Final = tuple(state for state in State if state is not State.NEW)
+FIRST_MOMENT: Final = -62_135_596_800.0
+LAST_MOMENT: Final = 253_402_300_799.0
+"""The years 1 to 9999: others can't be written as dates."""
+LONGEST_RUN: Final = 1e10
 HELP: Final = f"{', '.join(f'{key}:' for key in KEYS)} and took>"
+
+Moment = Annotated[float, Field(ge=FIRST_MOMENT, le=LAST_MOMENT)]
+Length = Annotated[float, Field(ge=0.0, le=LONGEST_RUN)]
 
 _TOKEN = re.compile(r'\s*(?:(?P<key>[A-Za-z]+)(?P<mark>[:>]))?(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>\S*))')
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
@@ -55,9 +65,9 @@ class TaskFilter:
     error: tuple[str, ...] = ()
     type: str | None = None
     place: str | None = None
-    before: float | None = None
-    after: float | None = None
-    longer: float | None = None
+    before: Moment | None = None
+    after: Moment | None = None
+    longer: Length | None = None
 
     def __bool__(self) -> bool:
         return self != EVERYTHING
@@ -170,23 +180,29 @@ def _moment(key: str) -> Callable[[_Said, str], None]:
 
 def _moment_of(key: str, value: str, now: float) -> float:
     ago = _AGO.fullmatch(value)
-    if ago is not None:
-        return now - float(ago[1]) * _UNITS[ago[2]]
     try:
-        moment = datetime.fromisoformat(value)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        moment = now - float(ago[1]) * _UNITS[ago[2]] if ago is not None else _date(value)
     except (ValueError, OverflowError):
+        moment = math.nan
+    if not FIRST_MOMENT <= moment <= LAST_MOMENT:
         raise InvalidSearch(
             f"{key}:{value} is not a time; write {key}:2h for two hours ago (s, m, h, d), "
             f"or a date in UTC such as {key}:2026-11-20 or {key}:2026-11-20T08:30"
-        ) from None
+        )
+    return moment
+
+
+def _date(value: str) -> float:
+    moment = datetime.fromisoformat(value)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _length(value: str) -> float:
     length = _LENGTH.fullmatch(value)
-    if length is None:
+    seconds = float(length[1]) * _UNITS[length[2] or "s"] if length is not None else math.nan
+    if not seconds <= LONGEST_RUN:
         raise InvalidSearch(f"took>{value} is not a duration; write seconds, or a number with ms, s, m, h or d")
-    return float(length[1]) * _UNITS[length[2] or "s"]
+    return seconds
 
 
 def _several(name: str) -> Callable[[_Said, str], None]:
