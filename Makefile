@@ -2,6 +2,8 @@
 
 uv := scripts/uv
 ROUNDS ?= 20
+MUTANTS ?= 1000000
+SECONDS ?= 120
 SEEDS ?= 200
 
 # Each recipe may install uv or sync .venv: one at a time.
@@ -59,6 +61,14 @@ chaos: ## Kill and stall real processes: make chaos ROUNDS=1000
 .PHONY: simulate
 simulate: ## Run the seeded simulator: make simulate SEEDS=10000, or GRAPHS=1000
 	$(uv) run python -m tests.simulation $(if $(GRAPHS),--graphs $(GRAPHS),--seeds $(SEEDS))
+
+.PHONY: mutants
+mutants: ## Send mutated frames to each kind of listener: make mutants MUTANTS=50000000
+	$(uv) run pytest tests/security/test_mutated_frames.py --full --mutants=$(MUTANTS) -s
+
+.PHONY: fuzz
+fuzz: ## Fuzz all that reads what others wrote (atheris): make fuzz SECONDS=3600
+	$(uv) run --group fuzz python -m tests.fuzz $(SECONDS)
 
 .PHONY: dashboard
 dashboard: ## Try the dashboard in full size: a million tasks, a minute of load, in a real browser

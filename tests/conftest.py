@@ -17,6 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     # Here and not in tests/chaos: pytest reads options only from the conftest of a folder that it was started with.
     parser.addoption("--rounds", type=int, default=1, help="how many rounds each chaos test plays (default: 1)")
     parser.addoption("--full", action="store_true", help="chaos tests in full size, not in the short size of CI")
+    parser.addoption(
+        "--mutants", type=int, default=333_334, help="how many mutated frames each listener gets (default: 333334)"
+    )
     parser.addoption("--shots", action="store_true", help="keep a picture of every page of the dashboard for the docs")
 
 

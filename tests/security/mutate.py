@@ -6,6 +6,7 @@ their own properly and carry a mutated message, so that what is still readable r
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -15,9 +16,11 @@ from random import Random
 from typing import Any
 
 from fastworker.keys import Key
-from tests.support.stranger import Stranger, hello
+from tests.support.stranger import hello
+from tests.support.wire import Wire
 
 FRAMES_PER_CONNECTION = 900
+FRAMES_PER_WRITE = 50
 TASK = "0190b7e2-7c1d-7cc3-98c4-dc0c0c07398f"
 OPTIONS = {"expires": 1.0, "retries": 1, "tags": ["a"], "backoff": {"kind": "linear", "base": 2.0}}
 SEEDS: list[dict[str, Any]] = [
@@ -80,15 +83,16 @@ def mutated(frame: bytes, chance: Random) -> bytes:
 
 def frames(chance: Random) -> Iterator[bytes]:
     """Mutated frames without end."""
+    begin, messages = json.dumps(hello()).encode(), [json.dumps(message).encode() for message in SEEDS]
     while True:
-        message = chance.choice(SEEDS)
-        session = f"{chance.getrandbits(64):x}"
+        message = chance.choice(messages)
+        session = b"%x" % chance.getrandbits(64)
         if chance.random() < 0.5:
-            whole = {"session": session, "seq": chance.randrange(3), "ack": 0, "items": [message]}
-            yield mutated(json.dumps(whole).encode(), chance)
+            yield mutated(
+                b'{"session":"%b","seq":%d,"ack":0,"items":[%b]}' % (session, chance.randrange(3), message), chance
+            )
         else:
-            items = json.dumps(hello()).encode() + b"," + mutated(json.dumps(message).encode(), chance)
-            yield b'{"session":"%s","seq":1,"ack":0,"items":[%s]}' % (session.encode(), items)
+            yield b'{"session":"%b","seq":1,"ack":0,"items":[%b,%b]}' % (session, begin, mutated(message, chance))
 
 
 def main(url: str, key: str, count: int, seed: int) -> None:
@@ -96,12 +100,11 @@ def main(url: str, key: str, count: int, seed: int) -> None:
     os.nice(19)  # an attacker brings a machine of his own along, and does not take ours
     stream = frames(Random(seed))
     for start in range(0, count, FRAMES_PER_CONNECTION):
-        with Stranger(url) if key == "-" else Stranger.proved(url, Key.from_text(key)) as one:
-            for number in range(min(FRAMES_PER_CONNECTION, count - start)):
-                one.say(next(stream))
-                if number % 20 == 0:
-                    one.overhears()
-            one.overhears()
+        with Wire(url, None if key == "-" else Key.from_text(key)) as one:
+            for rest in range(min(FRAMES_PER_CONNECTION, count - start), 0, -FRAMES_PER_WRITE):
+                one.say(itertools.islice(stream, min(FRAMES_PER_WRITE, rest)))
+                one.overhears()
+            one.settle()
     print(count)
 
 
