@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -99,6 +100,26 @@ def test_who_finds_several_control_planes_has_to_name_one_and_whoever_holds_anot
     nobody = stranger.run("list", FASTWORKER_KEY=secrets.token_hex(32))
     assert nobody.code == 4
     assert "lan:// (a search on the network): nobody answered" in nobody.err
+
+
+def test_with_certificates_the_key_finds_the_control_plane_and_opens_nothing(network: Network) -> None:
+    queue, one, other = (network.host(name, f"10.79.0.{n}/24") for n, name in enumerate(("queue", "one", "other"), 1))
+    for words in (["make"], ["issue", "control-plane"], ["issue", "worker"]):
+        assert queue.run("certs", *words).code == 0
+    queue.environment["FASTWORKER_CERTIFICATES"] = "certificates/control-plane"
+    lan(queue)
+    assert "export FASTWORKER_CERTIFICATES=" in queue.programs[0].log
+    until((queue.folder / "config" / "fastworker" / "key").exists, 10, "the key that signs answers")
+    for host in (one, other):
+        host.take_key(queue)
+    shutil.copytree(queue.folder / "certificates" / "worker", one.folder / "certificates")
+
+    with_the_key_alone = other.worker(name="other", wait=False)
+    one.worker(name="one", wait=False, FASTWORKER_CERTIFICATES="certificates")
+    joined(queue, "one")
+    assert ran_at(queue, submit(queue, "a")) == {"one"}
+    until(lambda: with_the_key_alone.log.count("found the control plane") >= 2, 15, "a search after it was refused")
+    assert queue.workers() == {"one"}
 
 
 @pytest.mark.parametrize("searches", [3, pytest.param(40, marks=[pytest.mark.full, pytest.mark.timeout(900)])])

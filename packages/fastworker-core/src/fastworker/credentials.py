@@ -8,17 +8,18 @@ plane. Where it listens plays no part. The control plane reads the role from the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
-from fastworker.addresses import is_encrypted, split
+from fastworker.addresses import LAN, is_encrypted, split
 from fastworker.errors import ConfigurationError
-from fastworker.key_file import accepted_keys, key_for
+from fastworker.key_file import accepted_keys, key_for, load_keys
 from fastworker.keys import Key
 from fastworker.settings import Settings
 
@@ -31,14 +32,23 @@ KEY_FILE: Final = "key.pem"
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """The authority that is believed, one's own certificate, and the private key of that; each as PEM."""
+    """The authority that is believed, one's own certificate, and the private key of that; each as PEM.
+
+    `search_key` is no certificate: the key of a role, with which a search on the network is signed.
+    """
 
     authority: str
     certificate: str
     key: str = field(repr=False)
+    search_key: Key | None = None
 
 
 Credential = Key | Certificates
+
+
+def search_key_of(credential: Credential | None) -> Key | None:
+    """The key with which to search the network, if there is one."""
+    return credential.search_key if isinstance(credential, Certificates) else credential
 
 
 def load_certificates(folder: Path) -> Certificates:
@@ -59,14 +69,21 @@ def load_certificates(folder: Path) -> Certificates:
     path = folder / KEY_FILE
     if hasattr(os, "getuid") and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ConfigurationError(f"{path} can be read by others: run `chmod 600 {path}`")
-    return Certificates(*found)
+    authority, certificate, key = found
+    return Certificates(authority, certificate, key)
 
 
 def credential_for(url: str, settings: Settings, given: SecretStr | None = None) -> Credential | None:
     """What a peer shows at an address, if that needs anything: a key that was given goes first, then certificates."""
-    if any(map(is_encrypted, split(url))) and settings.certificates is not None and given is None:
-        return load_certificates(settings.certificates)
-    return key_for(url, settings, given)
+    places = split(url)
+    searched = any(place.startswith(LAN) for place in places)
+    if settings.certificates is None or given is not None or not (searched or any(map(is_encrypted, places))):
+        return key_for(url, settings, given)
+    certificates = load_certificates(settings.certificates)
+    if searched:
+        with contextlib.suppress(ConfigurationError):  # then the network is not searched
+            return replace(certificates, search_key=load_keys(settings)[0].for_dialing())
+    return certificates
 
 
 def accepted_credentials(settings: Settings) -> tuple[Key, ...] | Certificates:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from fastworker.addresses import LAN, is_encrypted, split
-from fastworker.credentials import Credential
+from fastworker.credentials import Credential, search_key_of
 from fastworker.discovery import Place
 from fastworker.errors import ConfigurationError
-from fastworker.keys import Key
 from fastworker.multicast import search
 from fastworker.transport import why_unreachable
 
@@ -33,7 +32,7 @@ class Route:
 
     def __init__(self, url: str, credential: Credential | None) -> None:
         self._places = split(url)
-        self._key = credential if isinstance(credential, Key) else None
+        self._key = search_key_of(credential)
         self._name = ""
         self._found: dict[str, str] = {}
         self._turn = FIRST_TURN
@@ -95,7 +94,9 @@ async def why_nobody(places: Sequence[tuple[str, str]], credential: Credential |
     lines = []
     for place, source in places:
         if place.startswith(LAN):
-            why = "nobody answered" if isinstance(credential, Key) else "not searched, there is no cluster key"
+            why = (
+                "nobody answered" if search_key_of(credential) is not None else "not searched, there is no cluster key"
+            )
         else:
             why = await why_unreachable(place, credential if is_encrypted(place) else None)
         lines.append(f"  {place} ({source}): {why}")

@@ -35,11 +35,6 @@ def companion(_: str, settings: Settings) -> Sequence[str] | None:
     """
     if not settings.lan:
         return None
-    if settings.certificates is not None:
-        raise ConfigurationError(
-            "searches on the network are signed with the cluster key, not with certificates: "
-            "leave --lan out, and say --listen 0.0.0.0:5555"
-        )
     urls = _told(settings)
     name = _name(settings)
     words = [word for url in urls for word in ("--listen", url)]
@@ -47,9 +42,11 @@ def companion(_: str, settings: Settings) -> Sequence[str] | None:
 
 
 def lines_for_another_machine(settings: Settings) -> list[str]:
-    """What is to be typed on another machine so that it works along."""
+    """What is to be typed on another machine so that it works along. The key signs searches, also with certificates."""
     host = next(iter(our_hosts()), UNKNOWN_HOST)
     start = ["fastworker worker start"]
+    if settings.certificates is not None:
+        start.insert(0, "export FASTWORKER_CERTIFICATES=…    # what `fastworker certs issue worker` made for it")
     if settings.key is not None:
         return ["export FASTWORKER_KEY=…    # the same key as here, or that of a role", *start]
     program = Path(sys.executable).with_name("fastworker")
