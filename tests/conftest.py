@@ -20,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mutants", type=int, default=333_334, help="how many mutated frames each listener gets (default: 333334)"
     )
+    parser.addoption(
+        "--stalled-for",
+        type=float,
+        default=600,
+        help="seconds that 10,000 connections stall with --full (default: 600)",
+    )
     parser.addoption("--shots", action="store_true", help="keep a picture of every page of the dashboard for the docs")
 
 
