@@ -18,6 +18,7 @@ import pytest
 from fastworker import BlockingClient
 from fastworker.keys import Key
 from fastworker.tasks import new_task_id
+from fastworker_server.door import ANSWERED_GARBAGE
 from tests.security.fort import Fort, running_fort
 from tests.support.stranger import HungUp, Stranger, hello
 from tests.support.waiting import until
@@ -433,6 +434,17 @@ def garbage_without_end(fort: Fort) -> None:
         one.is_hung_up_on()
 
 
+def garbage_that_is_not_answered_any_more(fort: Fort) -> None:
+    with fort.client() as one:
+        for _ in range(ANSWERED_GARBAGE):
+            one.say(b"{")
+            assert one.hears_refusal()[0] == "malformed"
+        one.say(b"{")
+        one.say_frame(one.session, 2, {"kind": "query", "what": "stats", "request": 1}, ack=1)
+        [answer] = one.hears()["items"]
+        assert answer["kind"] == "answer"
+
+
 OTHERS: dict[str, tuple[str, Callable[[Fort], None]]] = {
     "a client that registers as a worker": ("not-allowed", a_client_that_registers_as_a_worker),
     "a client that takes over a session": ("not-allowed", a_client_that_takes_over_a_session),
@@ -440,6 +452,7 @@ OTHERS: dict[str, tuple[str, Callable[[Fort], None]]] = {
     "a worker of a name that is taken": ("duplicate-worker", a_worker_of_a_name_that_is_taken),
     "garbage": ("malformed", garbage),
     "garbage without end": ("garbage", garbage_without_end),
+    "garbage that is not answered any more": ("malformed", garbage_that_is_not_answered_any_more),
 }
 
 

@@ -25,6 +25,8 @@ HANDSHAKE: Final = 10.0
 """Seconds in which a new connection has to prove its key and say hello."""
 MOST_GARBAGE: Final = 1000
 """Frames that can't be read, after which a connection ends."""
+ANSWERED_GARBAGE: Final = 100
+"""Of these so many are answered: an answer costs more than what it answers."""
 FRAMES_PER_SECOND: Final = 20_000
 """Of one connection; more are dropped unread, and the session of a peer that means well sends them again."""
 
@@ -190,11 +192,12 @@ class Door:
         return allowed
 
     def garbage(self, contact: Contact) -> bool:
-        """A frame could not be read; whether it was the first of this connection."""
+        """A frame could not be read; whether that is to be answered."""
+        self.refused["malformed"] += 1
         contact.garbage += 1
         if contact.garbage > MOST_GARBAGE:
             self._refuse(contact, "garbage")
-        return contact.garbage == 1
+        return contact.garbage <= ANSWERED_GARBAGE
 
     def _watch(self) -> None:
         """Come back when the oldest silent connection has had its time."""

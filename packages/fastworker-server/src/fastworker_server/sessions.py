@@ -221,8 +221,9 @@ class Sessions:
 
     def _complain(self, contact: Contact, error: MalformedFrame) -> None:
         if self.door.garbage(contact):
-            logger.warning("a peer sends what can't be read as a frame: %s", error)
-        self._refuse(contact.pipe, "", "malformed", f"the frame can't be read: {error}")
+            if contact.garbage == 1:
+                logger.warning("a peer sends what can't be read as a frame: %s", error)
+            self._answer_no(contact.pipe, "", "malformed", f"the frame can't be read: {error}")
 
     def _greet(self, contact: Contact, role: KeyRole, frame: Frame) -> Peer | None:
         """A frame of a session that we don't have: a new one if it begins with a proper `Hello`, else it is refused."""
@@ -260,6 +261,9 @@ class Sessions:
     def _refuse(self, pipe: PipeId, session: str, code: RefusalCode, message: str) -> None:
         if code != "unknown-session":  # said to everybody after a restart
             self.door.refused[code] += 1
+        self._answer_no(pipe, session, code, message)
+
+    def _answer_no(self, pipe: PipeId, session: str, code: RefusalCode, message: str) -> None:
         self._listener.send(pipe, encode(Frame(session, 0, 0, [Refused(code, message)])))
 
     # ---- out -----------------------------------------------------------------------------------------------------
