@@ -6,6 +6,7 @@ are sessions of their own, properly begun.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from typing import Any
@@ -49,10 +50,9 @@ def main(url: str, client_key: Key, worker_key: Key, clients: int, workers: int)
     deaf = [Deaf(url, client_key, "client", number) for number in range(clients)]
     deaf += [Deaf(url, worker_key, "worker", number) for number in range(workers)]
     print("deaf", flush=True)
-    while True:
-        for one in deaf:
-            one.speak()
-        time.sleep(SPEAK_EVERY)
+    for one in itertools.cycle(deaf):
+        one.speak()
+        time.sleep(SPEAK_EVERY / len(deaf))
 
 
 if __name__ == "__main__":
