@@ -40,6 +40,7 @@ AN_ID = "0190b7e2-7c1d-7cc3-98c4-dc0c0c07398f"
         ("before:2027-01-15T08:00:00Z", TaskFilter(before=NOW)),
         ("before:2027-01-15", TaskFilter(before=NOW - 8 * 3600)),
         (AN_ID, TaskFilter(ids=(AN_ID,))),
+        (AN_ID.upper(), TaskFilter(ids=(AN_ID,))),
         (f"id:{AN_ID[:8]}", TaskFilter(ids=(AN_ID[:8],))),
         ("https://example.com/x", TaskFilter(words=("https://example.com/x",))),
         ("ValueError: bad luck", TaskFilter(words=("ValueError:", "bad", "luck"))),

@@ -49,7 +49,7 @@ def fuzz_one(name: str, seconds: str) -> None:
             f"-max_total_time={seconds}",
             f"-max_len={LONGEST}",
             "-print_final_stats=1",
-            "-artifact_prefix=/dev/",
+            f"-artifact_prefix={folder}/",
         ]
         atheris.Setup([sys.argv[0], *options, folder], target.run)
         atheris.Fuzz()

@@ -111,8 +111,10 @@ def parse(text: str, now: float) -> TaskFilter:
     for count, (key, mark, value, quoted) in enumerate(_tokens(text)):
         if count == MOST_TERMS:
             raise InvalidSearch(f"a search has at most {MOST_TERMS} terms")
-        if key is None:
-            said.add("ids" if is_task_id(value) and not quoted else "words", value)
+        if key is None and is_task_id(value) and not quoted:
+            said.add("ids", value.lower())
+        elif key is None:
+            said.add("words", value)
         elif (key, mark) == ("took", ">"):
             said.set("longer", _length(value))
         elif mark == ":" and key in _READERS:
