@@ -125,6 +125,7 @@ async def _submit(process: ClientProcess, simulation: Simulation, submissions: l
             submissions = [replace(submission, again=True) for submission in submissions]
         except FastWorkerError:  # strict, and nobody knows the name
             strict = False
+            submissions = [replace(submission, again=True) for submission in submissions]
         await asyncio.sleep(1.0)
     ledger.submitting[process.name] -= 1
     taken = [handle.id for handle in handles]

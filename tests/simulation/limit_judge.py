@@ -50,6 +50,10 @@ class Ordered:
         """All that may hold now."""
         return [self.now, *self.either]
 
+    def changed(self, now: float) -> float:
+        """Starts before this moment need not count, if other limits hold from now on."""
+        return max(self.from_when, now - min(_longest(limits) for limits in self.possible()))
+
 
 class LimitJudge:
     """Rate and concurrency limits."""
@@ -74,8 +78,7 @@ class LimitJudge:
     def answered(self, name: str, wanted: TaskLimits, now: float) -> None:
         """They hold now, unless another order was under way."""
         ordered = self._ordered[name]
-        looked_back = min(_longest(limits) for limits in ordered.possible())
-        ordered.from_when = max(ordered.from_when, now - looked_back)
+        ordered.from_when = ordered.changed(now)
         ordered.unanswered -= 1
         if not ordered.unanswered and ordered.either == [wanted]:
             ordered.now, ordered.either = wanted, []
@@ -87,7 +90,8 @@ class LimitJudge:
         by = self._by(task.id)
         self._checker.require(now >= self._held_until.get(by, 0.0) - SLACK, f"started {short(task.id)} of a held lane")
         ordered = self._ordered[by[0]]
-        broken = [self._broken(limits, by, ordered.from_when, now) for limits in ordered.possible()]
+        since = ordered.changed(now) if ordered.unanswered else ordered.from_when  # it may have come this moment
+        broken = [self._broken(limits, by, since, now) for limits in ordered.possible()]
         self._checker.require(not all(broken), f"started {short(task.id)} of {by} over its limit: {broken[0]}")
 
     def _broken(self, limits: TaskLimits, by: LimitedBy, since: float, now: float) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastworker.protocol import Duplicates, RefusalCode, Refused, Submission, Submit
@@ -17,6 +17,23 @@ from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.waiting import Waiting
 
 LONGEST_NAME: Final = 200
+
+
+@dataclass(slots=True, eq=False)
+class _LookUp:
+    """While the store is asked for tasks, other requests may bring the same, and these even end and be forgotten."""
+
+    asked: frozenset[str]
+    known: set[str] = field(default_factory=set)
+
+    def taken_in(self, task_id: str) -> None:
+        """Another request has brought this one."""
+        if task_id in self.asked:
+            self.known.add(task_id)
+
+    def new(self, submissions: Iterable[Submission]) -> list[Submission]:
+        """Those of the submissions that are not known."""
+        return [submission for submission in submissions if submission.id not in self.known]
 
 
 class Submissions:
@@ -43,6 +60,7 @@ class Submissions:
         self._pump = pump
         self._clock = clock
         self._spawn = spawn
+        self._lookups: list[_LookUp] = []
 
     def submit(self, peer: Peer, message: Submit, now: float) -> None:
         """A request has come."""
@@ -93,13 +111,16 @@ class Submissions:
 
     async def _look_up(self, peer: Peer, message: Submit, again: list[str]) -> None:
         """Tasks of a request that may have been taken in before, and needed ones that have ended: the store knows."""
-        known = {
-            task_id
-            for task_id, found in (await self._store.get_many(again)).items()
-            if found != "expired" or not is_idempotent_id(task_id)
-        }
-        message.tasks = [task for task in message.tasks if task.id not in known]
-        await remember_needed(self._engine, self._store, partial(self._needed_elsewhere, message.tasks))
+        lookup = _LookUp(frozenset(again))
+        self._lookups.append(lookup)
+        try:
+            for task_id, found in (await self._store.get_many(again)).items():
+                if found != "expired" or not is_idempotent_id(task_id):
+                    lookup.known.add(task_id)
+            await remember_needed(self._engine, self._store, lambda: self._needed_elsewhere(lookup.new(message.tasks)))
+        finally:
+            self._lookups.remove(lookup)
+        message.tasks = lookup.new(message.tasks)
         unknown = self._needed_elsewhere(message.tasks)
         if unknown:
             text = (
@@ -108,7 +129,7 @@ class Submissions:
             self._sessions.say(peer, Refused("unknown-dependency", text, message.request))
             return
         self._take_in(peer, message, self._clock.now())
-        self.watch(peer, known)
+        self.watch(peer, lookup.known)
 
     # ---- take in -------------------------------------------------------------------------------------------------
 
@@ -131,6 +152,8 @@ class Submissions:
         self._pump.accept(peer, message.request)
 
     def _submit_one(self, peer: Peer, submission: Submission, now: float) -> None:
+        for lookup in self._lookups:
+            lookup.taken_in(submission.id)
         new = self._engine.submit(submission, now) is not None
         if submission.watch and new and submission.id in self._engine.tasks:
             self._waiting.watch_new(peer, submission.id)
