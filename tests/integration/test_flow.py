@@ -334,10 +334,13 @@ def test_orders_outlive_a_control_plane_that_is_killed(flowing: Cluster) -> None
     client.pause(name="halve")
     for task_id in client.submit_many("number", [(n,) for n in range(3)]):
         client.result(task_id, 15)
+    told = client.submit("told_to_wait", [str(flowing.folder / "told"), 600.0])
+    until(lambda: client.info(told).state == "retrying", what="a task to ask for its lane to be held")
     held = client.submit("number", [3])
     control_plane.kill()
     flowing.start(FASTWORKER_RECOVERY="1")
     until(lambda: flowing.client.why(held).code == "rate limit", what="the limit")
+    assert client.why(client.submit("told_to_wait", ["", 0.0])).code == "held by a task"
     assert client.why(client.submit("halve", [2])).code == "paused"
     assert [view.name for view in client.limits() if view.set_by_client] == ["number"]
     client.reset_limits("number")

@@ -345,6 +345,24 @@ def test_what_runs_over_a_restart_still_counts(stage: Stage) -> None:
     assert stage.started() == ["t"]
 
 
+def test_a_hold_goes_on_after_a_restart(stage: Stage) -> None:
+    stage.join("w", 10)
+    stage.engine.hold_lane(submit(stage, "anna's", "anna"), 30.0, stage.now)
+    stage.engine.hold_lane(submit(stage, "ben's", "ben"), 5.0, stage.now)
+    stage.advance(10.0)
+    kept = stage.engine.limits.holds(stage.now)
+    assert kept == [("add", "anna", START + 30.0)]
+    later = Stage()
+    later.now = stage.now
+    later.engine.limits.restore_holds([*kept, ("add", "ben", START + 5.0)], later.now)
+    later.join("w", 10)
+    submit(later, "again", "anna")
+    submit(later, "ben's", "ben")
+    assert later.started() == ["ben's"]
+    later.advance(20.0)
+    assert later.started() == ["again"]
+
+
 def test_keys_that_are_no_longer_used_are_forgotten(stage: Stage) -> None:
     stage.limit("add", rate(1))
     stage.join("w", 10)

@@ -36,6 +36,16 @@ class Start:
 
 
 @dataclass
+class Hold:
+    """A task has asked that none like it starts before a moment."""
+
+    by: LimitedBy
+    until: float
+    task_id: str
+    attempt: int
+
+
+@dataclass
 class Ordered:
     """What clients have ordered for one name."""
 
@@ -63,7 +73,7 @@ class LimitJudge:
         self._ordered = {name: Ordered(definition.limits) for name, definition in DEFINITIONS.items()}
         self._starts: dict[LimitedBy, list[Start]] = defaultdict(list)
         self._running: Counter[LimitedBy] = Counter()
-        self._held_until: dict[LimitedBy, float] = {}
+        self._holds: list[Hold] = []
 
     # ---- what clients order --------------------------------------------------------------------------------------
 
@@ -88,7 +98,7 @@ class LimitJudge:
     def starts(self, task: Task, now: float) -> None:
         """The engine is about to start this task."""
         by = self._by(task.id)
-        self._checker.require(now >= self._held_until.get(by, 0.0) - SLACK, f"started {short(task.id)} of a held lane")
+        self._checker.require(now >= self._held_until(by) - SLACK, f"started {short(task.id)} of a held lane")
         ordered = self._ordered[by[0]]
         since = ordered.changed(now) if ordered.unanswered else ordered.from_when  # it may have come this moment
         broken = [self._broken(limits, by, since, now) for limits in ordered.possible()]
@@ -107,7 +117,7 @@ class LimitJudge:
     def surely_open(self, task: Task, now: float) -> bool:
         """Whether no limit can hold this task: even if starts were told late, and counted from then."""
         by = self._by(task.id)
-        if now < self._held_until.get(by, 0.0) + SLACK:
+        if now < self._held_until(by) + SLACK:
             return False
         return all(self._leaves_room(limits, by, now) for limits in self._ordered[by[0]].possible())
 
@@ -137,14 +147,17 @@ class LimitJudge:
     def _note_hold(self, task: Task, by: LimitedBy, now: float) -> None:
         for execution in self._checker.ledger.executions.get(task.id, ()):
             if execution.attempt == task.attempt and execution.holds_for is not None:
-                self._held_until[by] = max(self._held_until.get(by, 0.0), now + execution.holds_for)
+                self._holds.append(Hold(by, now + execution.holds_for, task.id, task.attempt))
+
+    def _held_until(self, by: LimitedBy) -> float:
+        return max((hold.until for hold in self._holds if hold.by == by), default=0.0)
 
     def recovered(self, states: Mapping[str, State], attempts: Mapping[str, int]) -> None:
-        """A new control plane knows the starts that were committed; what tasks asked to hold is forgotten."""
+        """A new control plane knows the starts that were committed, and the holds with the ends that asked for them."""
         for by, starts in self._starts.items():
             self._starts[by] = [start for start in starts if _is_kept(start, attempts.get(start.task_id, 0))]
         self._running = Counter(self._by(task_id) for task_id, state in states.items() if state is State.RUNNING)
-        self._held_until.clear()
+        self._holds = [hold for hold in self._holds if _is_told(hold, states.get(hold.task_id), attempts)]
 
     def _by(self, task_id: str) -> LimitedBy:
         submission = self._checker.ledger.submitted[task_id]
@@ -154,6 +167,12 @@ class LimitJudge:
 def _is_kept(start: Start, attempt: int) -> bool:
     """Whether a start counts after a restart. `attempt`: the last of its task that was committed."""
     return attempt == start.attempt or (attempt > start.attempt and not start.fleeting)
+
+
+def _is_told(hold: Hold, state: State | None, attempts: Mapping[str, int]) -> bool:
+    """Whether the end of the attempt that asked for it was committed."""
+    attempt = attempts.get(hold.task_id, 0)
+    return attempt > hold.attempt or (attempt == hold.attempt and state is not State.RUNNING)
 
 
 def _longest(limits: TaskLimits) -> float:

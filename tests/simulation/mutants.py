@@ -229,6 +229,11 @@ def a_lane_is_not_held_for_a_task(self: Limits, limit: Limit, until: float, now:
     """Nothing."""
 
 
+@mutant(Limits, "restore_holds", seed=108)
+def a_hold_ends_with_the_control_plane(self: Limits, holds: Iterable[Any], now: float) -> None:
+    """Nothing."""
+
+
 @mutant(Engine, "_lose", seed=1)
 def the_running_count_leaks_when_a_worker_is_lost(self: Engine, task: Task, now: float) -> None:
     _lose(self, task, now)

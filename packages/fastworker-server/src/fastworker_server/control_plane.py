@@ -170,6 +170,7 @@ class ControlPlane:
         self.engine.locks.restore(recovered.locks)
         self.engine.remember(recovered.upstream)
         self.engine.limits.earlier(recovered.starts)
+        self.engine.limits.restore_holds(recovered.facts.get("holds", []), now)
         workers = [WorkerPlace(**worker) for worker in recovered.facts.get("workers", [])]
         alive = [worker for worker in workers if _may_live(worker)]
         self.engine.recover(recovered.tasks, alive, now)

@@ -136,6 +136,7 @@ class Limits:
         self._earlier: dict[str, list[tuple[str | None, float]]] = {}
         self._sweep_at = _SWEEP_FROM
         self.revision = 0
+        self.holds_revision = 0
 
     # ---- what holds ----------------------------------------------------------------------------------------------
 
@@ -237,7 +238,18 @@ class Limits:
     def hold(self, limit: Limit, until: float, now: float) -> None:
         """A task asks that none like it starts before that moment."""
         limit.held_until = max(limit.held_until, until)
+        self.holds_revision += 1
         self.review(limit, now)
+
+    def holds(self, now: float) -> list[tuple[str, str, float]]:
+        """What tasks have asked for: name, key, until when."""
+        return [(*key, limit.held_until) for key, limit in self._limits.items() if limit.held_until > now]
+
+    def restore_holds(self, holds: Iterable[tuple[str, str, float]], now: float) -> None:
+        """What tasks have asked an earlier control plane for goes on, as far as it lasts."""
+        for name, key, until in holds:
+            if until > now:
+                self.hold(self.add(name, key, now), until, now)
 
     def review(self, limit: Limit, now: float) -> None:
         """Close or open the limit, and its lanes with it."""

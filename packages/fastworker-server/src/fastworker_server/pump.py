@@ -57,6 +57,7 @@ class Pump:
         self._known_workers: dict[str, WorkerPlace] = {}
         self._stored_workers: dict[str, WorkerPlace] = {}
         self._known_limits = 0
+        self._known_holds = 0
         self._known_definitions = 0
         self._known_pauses = 0
 
@@ -155,12 +156,15 @@ class Pump:
             self._store.save_fact("secrets", catalog.with_secrets())
 
     def _note_orders(self) -> None:
-        """Keep in the store what clients have ordered, and how far back starts count."""
+        """Keep in the store what clients have ordered, what tasks have asked for, and how far back starts count."""
         limits, lanes = self._engine.limits, self._engine.lanes
         if limits.revision != self._known_limits:
             self._known_limits = limits.revision
             self._store.save_fact("limits", limits.set_by_client)
             self._store.save_fact("rate_periods", limits.periods())
+        if limits.holds_revision != self._known_holds:
+            self._known_holds = limits.holds_revision
+            self._store.save_fact("holds", limits.holds(self._clock.now()))
         pauses = lanes.revision + self._engine.worker_pauses
         if pauses != self._known_pauses:
             self._known_pauses = pauses
