@@ -168,6 +168,20 @@ def test_a_scheduled_function_must_do_without_arguments(monkeypatch: pytest.Monk
     assert scheduled.definition().schedule == Timing(every=30.0, end=1893456000.0)
 
 
+def test_the_keys_of_the_runs_come_with_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastworker.function.registry", Registry())
+
+    def report(user: str = "all") -> None: ...
+
+    keyed = task(name="keyed", every=60, key=lambda user="all": user, fair_key="tenant")(report)
+    assert (keyed.definition().key, keyed.definition().fair_key) == ("all", "tenant")
+    unscheduled = task(name="unscheduled", key=lambda user: user)(report)
+    assert unscheduled.definition().key is None
+    wrong = task(name="wrong", every=60, key=lambda user: user)(report)
+    with pytest.raises(TaskDefinitionError, match="let the key function do without them"):
+        wrong.definition()
+
+
 PIECES = [*"0123456789*/,-#LW ", "MON", "JAN", "LW", "*/", " * ", "99999999999999999999", "²", "é", "\0"]
 crons = st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(max_size=40)
 fields = st.sampled_from(["*", "*/7", "*/31", "1,2", "5-9", "L", "LW", "2#5", "5L", "31", "30", "*/2"])

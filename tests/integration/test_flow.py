@@ -19,6 +19,7 @@ from fastworker import (
     ConfigurationError,
     DuplicateSubmission,
     EventsLost,
+    InvalidArguments,
     PayloadTooLarge,
     TaskCancelled,
     TaskNotFound,
@@ -324,6 +325,19 @@ def test_wrong_limits_from_a_client_are_refused_before_anything_is_sent(running:
         running.client.set_limits("add", max_concurrency=0)
     with pytest.raises(ConfigurationError, match="fastworker pause"):
         running.client.set_limits("add", rate_limit="0/s")
+
+
+def test_a_schedule_has_the_key_of_its_arguments(running: Cluster) -> None:
+    client = running.client
+    client.add_schedule("anna's", flow.one_at_once_for_each, ["anna", 0.0], every=3600)
+    client.add_schedule("ben's", "one_at_once_for_each", ["ben", 0.0], every=3600, key="ben")
+    for schedule, key in (("anna's", "anna"), ("ben's", "ben")):
+        ties = client.info(client.run_schedule(schedule)).ties
+        assert (ties.key, ties.schedule) == (key, schedule)
+    with pytest.raises(ConfigurationError, match="uniqueness is not for schedules"):
+        client.add_schedule("anna's", flow.one_at_once_for_each, ["anna", 0.0], every=3600, unique="running")
+    with pytest.raises(InvalidArguments, match="function of key raised ZeroDivisionError"):
+        client.add_schedule("anna's", "one_at_once_for_each", ["anna", 0.0], every=3600, key=lambda *_: 1 // 0)
 
 
 def test_orders_outlive_a_control_plane_that_is_killed(flowing: Cluster) -> None:

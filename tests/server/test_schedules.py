@@ -8,6 +8,7 @@ import pytest
 
 from fastworker.errors import ConfigurationError, ScheduleError, TooManySchedules
 from fastworker.lifecycle import State
+from fastworker.limits import TaskLimits
 from fastworker.protocol import Schedule
 from fastworker.schedule import Timing
 from fastworker.tasks import Definition
@@ -166,6 +167,23 @@ def test_adding_it_again_changes_it_or_nothing(table: Timetable) -> None:
 def test_an_order_for_none_of_this_name_says_so(table: Timetable, order: str) -> None:
     arguments: tuple[Any, ...] = ("task", table.now) if order == "run_now" else (table.now,)
     assert getattr(table.schedules, order)("nobody", *arguments) is False
+
+
+def test_limits_per_key_hold_for_the_runs_of_schedules(table: Timetable) -> None:
+    table.limit("add", TaskLimits(max_concurrency=1))
+    for name, key in (("anna's", "anna"), ("anna's other", "anna"), ("ben's", "ben")):
+        table.schedules.add(Schedule(name, "add", Timing(every=60.0, count=1), key=key, fair_key=key), table.now)
+    table.live(1, reports=False)
+    running = {table.task(task_id).ties for task_id in table.ran}
+    assert {(ties.key, ties.fair_key) for ties in running} == {("anna", "anna"), ("ben", "ben")}
+    assert len(table.ran) == 2
+
+
+def test_the_runs_of_a_schedule_in_the_code_have_its_key(table: Timetable) -> None:
+    table.announce(Definition("nightly", schedule=MINUTE, key="anna", fair_key="tenant"))
+    table.live(1)
+    [ran] = [table.task(task_id) for task_id in table.ran]
+    assert (ran.ties.key, ran.ties.fair_key) == ("anna", "tenant")
 
 
 def test_there_is_an_end_to_how_many_are_kept(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:

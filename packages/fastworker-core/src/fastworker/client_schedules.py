@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from fastworker.codec import encode_untyped
@@ -68,6 +69,7 @@ class ScheduleCalls:
 
         Raises:
             ConfigurationError: names what is wrong, and what it may be.
+            InvalidArguments: the arguments don't fit the task function, or its key function raised.
             ScheduleError: a schedule of this name is in the code of a worker.
             TooManySchedules: there are 100,000.
         """
@@ -125,12 +127,14 @@ def _schedule(
     how, when = split_options(said)
     timing = make_timing(owner, **when)
     options, rules = make_options(owner, **how)
-    if rules != NO_RULES:
-        raise ConfigurationError(f"{owner}: keys and uniqueness are not for schedules: use overlap")
+    if replace(rules, key=None, fair_key=None) != NO_RULES:
+        raise ConfigurationError(f"{owner}: uniqueness is not for schedules: use overlap")
     if isinstance(task, str):
-        return Schedule(name, task, timing, _sealed(task, encode_untyped(args, kwargs, task)), options)
+        payload, keys = encode_untyped(args, kwargs, task), rules.keys(task, args, kwargs)
+        return Schedule(name, task, timing, _sealed(task, payload), options, *keys)
     payload, _ = encode_call(task.signature, args, kwargs)
-    return Schedule(name, task.name, timing, _sealed(task.name, payload), options.over(task.said))
+    keys = rules.over(task.rules).keys(task.name, args, kwargs)
+    return Schedule(name, task.name, timing, _sealed(task.name, payload), options.over(task.said), *keys)
 
 
 def _sealed(name: str, payload: str) -> str:

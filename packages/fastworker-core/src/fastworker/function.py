@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Literal, Protocol, Unpack, cast, overload
 from fastworker.after_response import put_off
 from fastworker.codec import Signature
 from fastworker.current import on_current_client
-from fastworker.errors import ConfigurationError, DuplicateTask, TaskDefinitionError
+from fastworker.errors import ConfigurationError, DuplicateTask, InvalidArguments, TaskDefinitionError
 from fastworker.handle import TaskHandle
 from fastworker.limits import UNLIMITED, TaskLimits, make_limits
 from fastworker.options import SubmitOptions, check_names, make_options
@@ -147,9 +147,25 @@ class TaskFunction[**P, C, R]:
     send = submit_sync
 
     def definition(self) -> Definition:
-        """What a worker tells the control plane of this task function."""
+        """What a worker tells the control plane of this task function.
+
+        Raises:
+            TaskDefinitionError: its key can't be made for the runs of its schedule.
+        """
         doc = (inspect.getdoc(self.function) or "").split("\n\n")[0]
-        return Definition(self.name, self.said, self.signature.json_schema(), doc, self.limits, self.schedule)
+        schema = self.signature.json_schema()
+        if self.schedule is None:
+            return Definition(self.name, self.said, schema, doc, self.limits)
+        return Definition(self.name, self.said, schema, doc, self.limits, self.schedule, *self._keys_of_schedule())
+
+    def _keys_of_schedule(self) -> tuple[str | None, str | None]:
+        try:
+            return self.rules.keys(self.name, (), {})
+        except InvalidArguments as error:
+            raise TaskDefinitionError(
+                f"{error}. It has a schedule, which runs it without arguments: let the key function do without them, "
+                "or make the schedule with client.add_schedule()"
+            ) from error
 
     def is_retryable(self, error: BaseException) -> bool:
         """Whether another attempt makes sense after this exception."""

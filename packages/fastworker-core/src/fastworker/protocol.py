@@ -68,6 +68,8 @@ class Schedule:
     timing: Timing
     args: str = "[]"
     options: Options | None = None
+    key: str | None = None
+    fair_key: str | None = None
 
 
 @dataclass(slots=True)

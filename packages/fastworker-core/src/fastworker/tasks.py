@@ -187,6 +187,7 @@ class Definition:
         doc: first paragraph of the docstring.
         limits: how many of its tasks may start, and run, over all workers.
         schedule: when it runs by itself.
+        key, fair_key: of these runs.
     """
 
     name: str
@@ -195,6 +196,8 @@ class Definition:
     doc: str = ""
     limits: TaskLimits = UNLIMITED
     schedule: Timing | None = None
+    key: str | None = None
+    fair_key: str | None = None
 
 
 @dataclass(slots=True)

@@ -59,16 +59,14 @@ class TieRules:
         if self is NO_RULES and not needs and parent is None:
             return None
 
-        def key(which: str) -> str | None:
-            return _key(name, which, getattr(self, which), args, kwargs)
-
+        key, fair_key = self.keys(name, args, kwargs)
         unique = None
         if self.unique is not None:
-            same = key("unique_key")
+            same = _key(name, "unique_key", self.unique_key, args, kwargs)
             unique = f"{name}:{same if same is not None else hashlib.sha256(payload.encode()).hexdigest()[:32]}"
         return Ties(
-            key=key("key"),
-            fair_key=key("fair_key"),
+            key=key,
+            fair_key=fair_key,
             unique=unique,
             unique_while=self.unique if self.unique is not None else "running",
             on_duplicate=self.on_duplicate or "return_existing",
@@ -76,6 +74,14 @@ class TieRules:
             on_upstream_failure=self.on_upstream_failure or "fail",
             parent=parent,
         )
+
+    def keys(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str | None, str | None]:
+        """The key and the fair key of one call.
+
+        Raises:
+            InvalidArguments: a key function raised.
+        """
+        return _key(name, "key", self.key, args, kwargs), _key(name, "fair_key", self.fair_key, args, kwargs)
 
 
 NO_RULES = TieRules()

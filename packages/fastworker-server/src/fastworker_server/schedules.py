@@ -18,6 +18,7 @@ from fastworker.protocol import Schedule, Submission
 from fastworker.schedule import (
     DUE_HEADER,
     SCHEDULE_HEADER,
+    Timing,
     between,
     check_timing,
     describe,
@@ -101,7 +102,7 @@ class Schedules:
         for definition in definitions:
             record = self.records.get(definition.name)
             if definition.schedule is not None:
-                self._announce(Schedule(definition.name, definition.name, definition.schedule), record, now)
+                self._announce(_of(definition, definition.schedule), record, now)
             elif record is not None and record.source == "code" and not record.gone:
                 logger.info("schedule %s is not in the code any more: it rests", definition.name)
                 record.gone = True
@@ -346,7 +347,7 @@ class Schedules:
     def _submit(self, record: ScheduleRecord, task_id: str, due: float, now: float) -> bool:
         schedule = record.schedule
         headers = {SCHEDULE_HEADER: schedule.name, DUE_HEADER: datetime.fromtimestamp(due, UTC).isoformat()}
-        ties = Ties(schedule=schedule.name)
+        ties = Ties(schedule.key, schedule.fair_key, schedule=schedule.name)
         submission = Submission(task_id, schedule.task, schedule.args, schedule.options, headers, ties=ties)
         self._show(submission)
         return self._engine.submit(submission, now) is not None
@@ -421,3 +422,9 @@ class Schedules:
             return "paused"
         waits = record.next_due is not None or record.owed is not None or bool(record.backlog)
         return "active" if record.active and waits else "finished"
+
+
+def _of(definition: Definition, timing: Timing) -> Schedule:
+    """The schedule of a task function."""
+    name = definition.name
+    return Schedule(name, name, timing, key=definition.key, fair_key=definition.fair_key)
