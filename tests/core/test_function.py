@@ -273,7 +273,7 @@ async def test_wrong_arguments_are_refused_before_anything_is_connected() -> Non
     def work(n: int) -> None: ...
 
     with pytest.raises(InvalidArguments, match="n: Field required"):
-        _ = await work.submit()  # type: ignore[call-arg]
+        _ = await work.submit()  # type: ignore[call-overload]
     with pytest.raises(InvalidArguments, match="n: Input should be a valid integer"):
         await work.map([1, "x"])  # type: ignore[list-item]
 

@@ -67,7 +67,7 @@ def open_gate(flag: str) -> None:
 async def test_a_handle_is_a_value(running: Cluster) -> None:
     async with Client(running.url):
         one: Any = await flow.number.submit(1)
-        total: Any = await flow.plus.submit(await flow.plus.submit(one, 2), 3)  # type: ignore[arg-type]
+        total: Any = await flow.plus.submit(await flow.plus.submit(one, 2), 3)
         assert await total.result(15) == 6
         several = await flow.total.submit([one, total, 10])
         assert await several.result(15) == 17

@@ -132,7 +132,7 @@ def total_of_the_rest(parts: list[int]) -> int:
 async def fan_out(count: int) -> int:
     """Adds children to its own workflow while it runs."""
     handles = [await number.submit(n) for n in range(count)]
-    result: int = await (await total.submit(handles))  # type: ignore[arg-type]
+    result: int = await (await total.submit(handles))
     return result
 
 

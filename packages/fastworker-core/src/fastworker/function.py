@@ -29,6 +29,8 @@ from fastworker.upstream import encode_call
 from fastworker.workflow import Call
 
 Errors = tuple[type[BaseException], ...]
+Upstream = TaskHandle[Any] | Sequence[TaskHandle[Any]] | Mapping[str, TaskHandle[Any]]
+"""What stands for results in a call: it goes where the value is wanted, which type checkers have to be told."""
 RunIn = Literal["process"]
 
 
@@ -112,8 +114,14 @@ class TaskFunction[**P, C, R]:
         """A call for a workflow that waits for the step before it, but does not get its result."""
         return Call(self, args, kwargs, takes_result=False)
 
-    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
-        """Queue a task; returns once the control plane has stored it.
+    @overload
+    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]: ...
+    @overload
+    async def submit(self, first: Upstream, /, *args: Any, **kwargs: Any) -> TaskHandle[R]: ...
+    @overload
+    async def submit(self, first: Any, second: Upstream, /, *args: Any, **kwargs: Any) -> TaskHandle[R]: ...
+    async def submit(self, *args: Any, **kwargs: Any) -> TaskHandle[R]:
+        """Queue a task; returns once the control plane has stored it. In place of a value, `Upstream` may stand.
 
         Raises:
             InvalidArguments: the arguments don't fit the signature.
@@ -132,7 +140,13 @@ class TaskFunction[**P, C, R]:
         submissions = [function.submission((item,), {}) for item in items]
         return await on_current_client(lambda client: client.submit_functions(repeat(function.signature), submissions))
 
-    def submit_sync(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+    @overload
+    def submit_sync(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]: ...
+    @overload
+    def submit_sync(self, first: Upstream, /, *args: Any, **kwargs: Any) -> TaskHandle[R]: ...
+    @overload
+    def submit_sync(self, first: Any, second: Upstream, /, *args: Any, **kwargs: Any) -> TaskHandle[R]: ...
+    def submit_sync(self, *args: Any, **kwargs: Any) -> TaskHandle[R]:
         """`submit` for blocking code."""
         _refuse_in_event_loop(f"{self.name}.submit_sync()", f"await {self.name}.submit()")
         return wait_for(self.submit(*args, **kwargs))
