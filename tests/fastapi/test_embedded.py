@@ -66,6 +66,32 @@ def test_an_application_alone_runs_its_tasks_and_keeps_them_over_a_restart(clust
     assert cluster.journal.count("start") == 2
 
 
+IN_THE_WORDS_OF_030 = """
+from fastapi import FastAPI
+from fastworker.integrations.fastapi import FastWorker
+import tasks
+
+app = FastAPI()
+fw = FastWorker(app, embedded=True, patience=10)
+
+
+@app.post("/echo/{value}")
+async def echo(value: str):
+    result = await fw.submit_task("echo", args=(value,))
+    return {"result": result.result, "workers": fw.worker_count}
+"""
+
+
+def test_fastworker_app_can_be_alone_too(cluster: Cluster) -> None:
+    web = WebServer(cluster, IN_THE_WORDS_OF_030)
+    with web.client() as http:
+        assert http.post("/echo/a").json()["result"] == "a"
+        until(lambda: http.post("/echo/b").json() == {"result": "b", "workers": 1}, 10, "the worker to be counted")
+    web.stop()
+    assert "Application shutdown complete" in web.program.log
+    assert "Traceback" not in web.program.log
+
+
 @pytest.mark.timeout(180)
 def test_several_processes_share_one_and_another_takes_over_when_it_is_killed(
     cluster: Cluster, promised: Promised, pytestconfig: pytest.Config

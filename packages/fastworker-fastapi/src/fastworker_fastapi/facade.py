@@ -7,14 +7,14 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, Unpack
+from typing import Any, Final, Unpack, cast
 
 from fastapi import FastAPI
 
 from fastworker.errors import ConnectionFailed
 from fastworker.patient import PatientClient
 from fastworker_fastapi.middleware import FastWorkerMiddleware
-from fastworker_fastapi.service import PatientOptions
+from fastworker_fastapi.service import EmbeddingOptions, Service
 
 logger = logging.getLogger("fastworker.fastapi")
 
@@ -30,15 +30,16 @@ class FastWorker:
     Args:
         app: gets `FastWorkerMiddleware`.
         client_kwargs: as in 0.3.0: `timeout` is the `patience` of today, and what is no more is ignored and logged.
-        options: for `PatientClient`.
+        options: as `FastWorkerMiddleware` takes them, but for a client of your own.
     """
 
     def __init__(
-        self, app: FastAPI, *, client_kwargs: Mapping[str, Any] | None = None, **options: Unpack[PatientOptions]
+        self, app: FastAPI, *, client_kwargs: Mapping[str, Any] | None = None, **options: Unpack[EmbeddingOptions]
     ) -> None:
-        self.client = _CountingClient(**_today(client_kwargs or {}), **options)
+        service = Service(make=_CountingClient, **{**_today(client_kwargs or {}), **options})
+        self.client = cast(_CountingClient, service.client)
         self._recent: deque[str] = deque(maxlen=REMEMBERED)  # handles, which keep what is known of their tasks
-        app.add_middleware(FastWorkerMiddleware, client=self.client)
+        app.add_middleware(FastWorkerMiddleware, service=service)
 
     async def delay(self, task_name: str, *args: Any, **kwargs: Any) -> str:
         """Queue a task; returns its id once it is stored. Takes `priority, eta, countdown` too."""

@@ -33,12 +33,13 @@ class FastWorkerMiddleware:
 
     Args:
         app: the application.
+        service: in place of options, what they would make.
         options: see `ServiceOptions`.
     """
 
-    def __init__(self, app: ASGIApp, **options: Unpack[ServiceOptions]) -> None:
+    def __init__(self, app: ASGIApp, *, service: Service | None = None, **options: Unpack[ServiceOptions]) -> None:
         self.app = app
-        self._service = Service(**options)
+        self._service = service or Service(**options)
         self._open = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

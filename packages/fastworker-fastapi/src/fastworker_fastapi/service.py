@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Self, TypedDict, Unpack
 
@@ -23,28 +23,44 @@ class PatientOptions(TypedDict, total=False):
     max_waiting: int
 
 
-class ServiceOptions(PatientOptions, total=False):
-    """What an application says of its task queue, wherever it says it: the middleware, the lifespan.
+class EmbeddingOptions(PatientOptions, total=False):
+    """Those of `PatientClient`, and:
 
-    Besides those of `PatientClient`:
-
-    client: one of your own, in place of one that is made from the other options.
     embedded: run the control plane and a worker inside this application; several processes of it share one.
     """
 
-    client: Client | None
     embedded: bool
+
+
+class ServiceOptions(EmbeddingOptions, total=False):
+    """What an application says of its task queue, wherever it says it: the middleware, the lifespan.
+
+    Besides those of `PatientClient`, and `embedded`:
+
+    client: one of your own, in place of one that is made from the other options.
+    """
+
+    client: Client | None
 
 
 class Service:
     """Opens and closes an application's client.
+
+    Args:
+        client, embedded, options: see `ServiceOptions`.
+        make: makes the client from the options.
 
     Raises:
         ConfigurationError: a client of your own was given, and options of one that is to be made.
     """
 
     def __init__(
-        self, *, client: Client | None = None, embedded: bool = False, **options: Unpack[PatientOptions]
+        self,
+        *,
+        client: Client | None = None,
+        embedded: bool = False,
+        make: Callable[..., Client] = PatientClient,
+        **options: Unpack[PatientOptions],
     ) -> None:
         self._embedded = embedded_control_plane(options.get("url")) if embedded else None
         if client is not None and (embedded or options):
@@ -52,7 +68,7 @@ class Service:
             raise ConfigurationError(f"a client of your own is taken as it is: say either client= or {others}")
         if self._embedded is not None:
             options["url"] = self._embedded.url
-        self.client = client or PatientClient(**options)
+        self.client = client or make(**options)
 
     async def open(self) -> Self:
         """Start the client, after what is embedded.
