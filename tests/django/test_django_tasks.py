@@ -15,7 +15,13 @@ TASKS = {"default": {"BACKEND": "fastworker.integrations.django_tasks.FastWorker
 """
 
 TASKS = """
+import datetime
+
+from django.dispatch import receiver
 from django.tasks import task
+from django.tasks.signals import task_enqueued, task_finished, task_started
+from fastworker import Retry
+from tests.support.journal import write_down
 
 
 @task
@@ -36,6 +42,22 @@ def which(context, order: int) -> list:
 @task
 def broken() -> None:
     raise ValueError("no luck")
+
+
+@task(takes_context=True)
+async def which_later(context, when: datetime.date) -> list:
+    if context.attempt == 1:
+        raise Retry(after=0.01)
+    return [context.task_result.id, context.attempt, when.year]
+
+
+@receiver([task_enqueued, task_started, task_finished])
+def note(signal, sender, task_result, **_) -> None:
+    names = {task_enqueued: "enqueued", task_started: "started", task_finished: "finished"}
+    said = [names[signal], str(task_result.status), [error.exception_class_path for error in task_result.errors]]
+    write_down("signal", task_result.id, task_result.attempts, said)
+    if signal is not task_enqueued:
+        raise ValueError("this must not harm the task")
 """
 
 PROGRAM = """
@@ -45,7 +67,7 @@ from django.utils import timezone
 
 django.setup()
 from django.tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
-from shop.tasks import broken, send, total, which
+from shop.tasks import broken, send, total, which, which_later
 
 
 def ended(result):
@@ -65,6 +87,8 @@ second = asyncio.run(send.aenqueue("ada"))
 assert ended(second).return_value == "hello to ada"
 third = ended(which.enqueue(7))
 assert third.return_value == [third.id, 1, 7], third
+snoozed = ended(which_later.enqueue("2027-01-31"))
+assert snoozed.return_value == [snoozed.id, 2, 2027], snoozed
 failed = ended(broken.enqueue())
 assert failed.status == "FAILED" and failed.errors[0].exception_class is ValueError
 assert "no luck" in failed.errors[0].traceback
@@ -77,7 +101,7 @@ for id, error in (("nothing", TaskResultDoesNotExist), (second.id, TaskResultMis
     except error:
         continue
     raise AssertionError(error)
-print(later.id, second.id)
+print(later.id, second.id, snoozed.id, failed.id)
 """
 
 
@@ -91,9 +115,28 @@ def test_a_project_enqueues_its_tasks_and_reads_their_results(cluster: Cluster) 
     cluster.start("fastworker.integrations.django_project")
     said = cluster.script(PROGRAM)
     assert said.code == 0, said.err
-    later, sent = map(cluster.client.info, said.out.split())
+    later, sent, snoozed, failed = map(cluster.client.info, said.out.split())
     assert (later.name, later.state) == ("shop.tasks.total", "scheduled")
     assert (sent.name, sent.priority, sent.queue) == ("shop.tasks.send", "high", "mail")
+    assert signals(cluster, later.id) == [("enqueued", "READY", [], 0)]
+    assert signals(cluster, sent.id) == [
+        ("enqueued", "READY", [], 0), ("started", "RUNNING", [], 1), ("finished", "SUCCESSFUL", [], 1),
+    ]  # fmt: skip
+    assert signals(cluster, snoozed.id) == [
+        ("enqueued", "READY", [], 0), ("started", "RUNNING", [], 1),
+        ("started", "RUNNING", [], 2), ("finished", "SUCCESSFUL", [], 2),
+    ]  # fmt: skip
+    assert signals(cluster, failed.id)[1:] == [
+        ("started", "RUNNING", [], 1), ("finished", "FAILED", ["builtins.ValueError"], 1),
+    ]  # fmt: skip
+
+
+def signals(cluster: Cluster, task_id: str) -> list[tuple[str, str, list[str], int]]:
+    """The signals of Django that were sent for a task, in the application and in the worker, as its result was then."""
+    sent = [event for event in cluster.journal.events("signal") if event.task == task_id]
+    return sorted(
+        ((*event.payload, event.attempt) for event in sent), key=lambda said: (said[3], said[0] == "finished")
+    )
 
 
 def test_priorities_have_names() -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fastworker import task
+from pydantic_core import to_jsonable_python
+
+from fastworker import Retry, task
 from fastworker.context import current_task
 from fastworker.current import on_current_client
 from fastworker.errors import TaskNotFound
@@ -26,7 +29,7 @@ try:
     from django.tasks.backends.base import BaseTaskBackend
     from django.tasks.base import TaskError
     from django.tasks.exceptions import TaskResultDoesNotExist
-    from django.tasks.signals import task_enqueued
+    from django.tasks.signals import task_enqueued, task_finished, task_started
     from django.utils.module_loading import import_string
 except ModuleNotFoundError as error:
     if error.name not in ("django", "django.tasks"):
@@ -52,7 +55,7 @@ class DjangoTask(Task):  # type: ignore[misc]  # Django has no types
         super().__post_init__()
         known = registry.get(self.module_path)
         if known is None or inspect.unwrap(known.function) is not self.func:
-            task(name=self.module_path)(_with_context(self) if self.takes_context else self.func)
+            task(name=self.module_path)(_reporting(self))
 
 
 class FastWorker(BaseTaskBackend):  # type: ignore[misc]
@@ -110,22 +113,87 @@ def _function_of(task: DjangoTask) -> AnyTaskFunction:
     return function
 
 
-def _with_context(task: DjangoTask) -> Callable[..., Any]:
-    """The function without its first parameter, which Django's backends fill in."""
-    function = task.func
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        current = current_task()
-        result = _result(
-            task, id=current.id, status=TaskResultStatus.RUNNING, args=list(args), kwargs=kwargs,
-            backend=task.backend, worker_ids=[""] * current.attempt,
-        )  # fmt: skip
-        return task.call(TaskContext(task_result=result), *args, **kwargs)
-
-    run.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+def _reporting(task: DjangoTask) -> Callable[..., Any]:
+    """The function as a worker runs it: it sends Django's signals, and fills in the parameter for the context."""
+    run = _reporting_coroutine(task) if inspect.iscoroutinefunction(task.func) else _reporting_function(task)
+    if task.takes_context:
+        signature = inspect.signature(task.func)
+        run.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
     return run
+
+
+def _reporting_function(task: DjangoTask) -> Callable[..., Any]:
+    @functools.wraps(task.func)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        result = _begun(task, args, kwargs)
+        task_started.send_robust(FastWorker, task_result=result)
+        try:
+            value = task.func(*_context(task, result), *args, **kwargs)
+        except BaseException as error:
+            if _note_failure(result, error):
+                task_finished.send_robust(FastWorker, task_result=result)
+            raise
+        _note_success(result, value)
+        task_finished.send_robust(FastWorker, task_result=result)
+        return value
+
+    return run
+
+
+def _reporting_coroutine(task: DjangoTask) -> Callable[..., Any]:
+    @functools.wraps(task.func)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        result = _begun(task, args, kwargs)
+        await task_started.asend_robust(FastWorker, task_result=result)
+        try:
+            value = await task.func(*_context(task, result), *args, **kwargs)
+        except BaseException as error:
+            if _note_failure(result, error):
+                await task_finished.asend_robust(FastWorker, task_result=result)
+            raise
+        _note_success(result, value)
+        await task_finished.asend_robust(FastWorker, task_result=result)
+        return value
+
+    return run
+
+
+def _begun(task: DjangoTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskResult:
+    current, now = current_task(), datetime.now(UTC)
+    return _result(
+        task, id=current.id, status=TaskResultStatus.RUNNING, args=_as_json(list(args)), kwargs=_as_json(kwargs),
+        backend=task.backend, worker_ids=[""] * current.attempt, started_at=now, last_attempted_at=now,
+    )  # fmt: skip
+
+
+def _context(task: DjangoTask, result: TaskResult) -> Sequence[TaskContext]:
+    return [TaskContext(task_result=result)] if task.takes_context else []
+
+
+def _note_success(result: TaskResult, value: Any) -> None:
+    object.__setattr__(result, "_return_value", _as_json(value))
+    _note_end(result, TaskResultStatus.SUCCESSFUL)
+
+
+def _note_failure(result: TaskResult, error: BaseException) -> bool:
+    """Whether it has finished by that: one that only snoozes has not."""
+    if isinstance(error, Retry):
+        return False
+    kind = type(error)
+    text = "".join(traceback.format_exception(error))
+    result.errors.append(TaskError(exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback=text))
+    _note_end(result, TaskResultStatus.FAILED)
+    return True
+
+
+def _note_end(result: TaskResult, status: TaskResultStatus) -> None:
+    object.__setattr__(result, "finished_at", datetime.now(UTC))
+    object.__setattr__(result, "status", status)
+
+
+def _as_json(value: Any) -> Any:
+    """As plain data: that is all that Django's results hold."""
+    return to_jsonable_python(value, serialize_unknown=True)
 
 
 def _result(task: DjangoTask, **said: Any) -> TaskResult:
