@@ -333,6 +333,29 @@ def test_what_was_started_before_a_restart_still_counts(stage: Stage) -> None:
     assert stage.started() == ["t"]
 
 
+def test_starts_from_before_a_limit_count_no_more_after_a_restart_than_they_did_before(stage: Stage) -> None:
+    """What the earlier limit looked back to counts for the next one, nothing before that."""
+    limits = stage.engine.limits
+    stage.limit("add", rate(10, 5.0))
+    assert limits.counted == {"add": (5.0, START)}
+    stage.advance(100.0)
+    stage.limit("add", rate(10, 3600.0))
+    assert limits.counted == {"add": (3600.0, START + 95.0)}
+    stage.advance(100.0)
+    stage.limit("add", rate(5, 60.0))
+    assert limits.counted == {"add": (60.0, START + 95.0)}
+    stage.limit("add", TaskLimits(max_concurrency=1))
+    assert limits.counted == {}
+    stage.limit("add", rate(1, 60.0))
+    assert limits.counted == {"add": (60.0, START + 200.0)}
+
+
+def test_a_rate_that_is_not_in_the_code_any_more_is_forgotten(stage: Stage) -> None:
+    stage.engine.limits.counted["add"] = (60.0, START)
+    stage.join("w", 1)
+    assert stage.engine.limits.counted == {}
+
+
 def test_what_runs_over_a_restart_still_counts(stage: Stage) -> None:
     running = Task(1, "r", "add", "[]", Options(), "default", 2, START, state=State.RUNNING, worker="w", attempt=1)
     stage.engine.recover([running], [WorkerPlace("w", "host", 1)], stage.now)

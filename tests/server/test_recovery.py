@@ -147,12 +147,14 @@ async def test_recent_starts_are_read_back_only_for_names_with_a_rate(tmp_path: 
         a_task(4, State.RUNNING, attempt=1, started_at=now - 10, name="unlimited"),
         a_task(5),
     ]
-    recovered = await reopened(tmp_path, *tasks, rate_periods={"add": 60.0})
+    recovered = await reopened(tmp_path, *tasks, counted={"add": (60.0, now - 1000)})
     assert sorted(recovered.starts, key=lambda start: start[2]) == [
         ("add", None, tasks[1].started_at),
         ("add", "anna", tasks[0].started_at),
     ]
-    assert (await reopened(tmp_path, rate_periods={})).starts == []
+    later = await reopened(tmp_path, counted={"add": (60.0, now - 20)})
+    assert later.starts == [("add", "anna", tasks[0].started_at)]
+    assert (await reopened(tmp_path, counted={})).starts == []
 
 
 # ---- a store of the first format -------------------------------------------------------------------------------------

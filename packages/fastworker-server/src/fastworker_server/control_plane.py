@@ -169,6 +169,7 @@ class ControlPlane:
         self.engine.catalog.restore_secrets(recovered.facts.get("secrets", {}))
         self.engine.locks.restore(recovered.locks)
         self.engine.remember(recovered.upstream)
+        self.engine.limits.counted.update(recovered.facts.get("counted", {}))
         self.engine.limits.earlier(recovered.starts)
         self.engine.limits.restore_holds(recovered.facts.get("holds", []), now)
         workers = [WorkerPlace(**worker) for worker in recovered.facts.get("workers", [])]

@@ -126,13 +126,18 @@ class Limit:
 
 
 class Limits:
-    """All limits. What a client has set goes before what the task's definition says."""
+    """All limits. What a client has set goes before what the task's definition says.
+
+    Attributes:
+        counted: by name, the longest period of its rates, and since when starts count.
+    """
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
         self._limits: dict[LimitKey, Limit] = {}
         self._defined: dict[str, TaskLimits] = {}
         self.set_by_client: dict[str, TaskLimits] = {}
+        self.counted: dict[str, tuple[float, float]] = {}
         self._earlier: dict[str, list[tuple[str | None, float]]] = {}
         self._sweep_at = _SWEEP_FROM
         self.revision = 0
@@ -163,14 +168,17 @@ class Limits:
         for definition in definitions:
             before = self.of(definition.name)
             self._defined[definition.name] = definition.limits
-            if self.of(definition.name) != before:
+            if self.of(definition.name) != before or (not before and definition.name in self.counted):
                 self.revision += 1
                 changed.append(definition.name)
         return changed
 
-    def periods(self) -> dict[str, float]:
-        """By name, the seconds after which a start does not count any more."""
-        return {name: max(rate.period for rate in limits.rates) for name, limits in self.all().items() if limits.rates}
+    def _count(self, name: str, now: float) -> None:
+        """Starts from before the limits were changed count as far as the earlier limits looked back."""
+        looked_back, since = self.counted.pop(name, (0.0, now))
+        rates = self.of(name).rates
+        if rates:
+            self.counted[name] = (max(rate.period for rate in rates), max(since, now - looked_back))
 
     def change(self, running: Mapping[str, Mapping[str, int]], now: float) -> None:
         """The limits of some names have changed: those that stand follow.
@@ -186,6 +194,7 @@ class Limits:
                 limit.follow(old[key])
                 self._timers.cancel(old[key].timer)
         for name in running:
+            self._count(name, now)
             for part, started in self._earlier.pop(name, ()):
                 if (counted := self.make(name, part, now)) is not None:
                     counted.started(started)

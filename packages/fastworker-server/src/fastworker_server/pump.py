@@ -161,7 +161,7 @@ class Pump:
         if limits.revision != self._known_limits:
             self._known_limits = limits.revision
             self._store.save_fact("limits", limits.set_by_client)
-            self._store.save_fact("rate_periods", limits.periods())
+            self._store.save_fact("counted", dict(limits.counted))
         if limits.holds_revision != self._known_holds:
             self._known_holds = limits.holds_revision
             self._store.save_fact("holds", limits.holds(self._clock.now()))

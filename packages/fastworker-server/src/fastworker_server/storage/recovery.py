@@ -28,7 +28,7 @@ class Recovered:
         tasks: the open ones.
         upstream: the ended ones that waiting tasks need.
         locks: of ended tasks that are unique for a time: name, task id, until when.
-        starts: of tasks with a rate limit, within its period: task name, limit key, when.
+        starts: of tasks with a rate limit, those that count still: task name, limit key, when.
         counts: of ended tasks, by state.
         kinds: of ended tasks, how many there are of each.
         facts: about the control plane.
@@ -63,7 +63,7 @@ def recover(db: sqlite3.Connection) -> Recovered:
         facts,
         _upstream(db, tasks),
         _locks(db),
-        _starts(db, facts.get("rate_periods", {})),
+        _starts(db, facts.get("counted", {})),
         kinds,
         schedules=schedule_rows.read(db),
     )
@@ -91,11 +91,15 @@ def _locks(db: sqlite3.Connection) -> list[tuple[str, str, float]]:
     return found.fetchall()
 
 
-def _starts(db: sqlite3.Connection, periods: dict[str, float]) -> list[tuple[str, str | None, float]]:
-    """Reads the whole table, but only where there are rate limits. Attempts that failed are in the history."""
+def _starts(db: sqlite3.Connection, counted: dict[str, tuple[float, float]]) -> list[tuple[str, str | None, float]]:
+    """Reads the whole table, but only where there are rate limits. Attempts that failed are in the history.
+
+    Args:
+        counted: by name, the longest period of its rates, and since when starts count.
+    """
     starts: list[tuple[str, str | None, float]] = []
-    for name, period in periods.items():
-        found = db.execute(_STARTS, {"name": name, "since": time.time() - period})
+    for name, (period, since) in counted.items():
+        found = db.execute(_STARTS, {"name": name, "since": max(since, time.time() - period)})
         starts += [(name, key, started) for _, key, started in found]
     return starts
 
