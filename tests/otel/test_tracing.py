@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +59,13 @@ def baggage() -> str:
 @task
 def ordinary() -> int:
     return 3
+"""
+
+APART = """
+
+@task(run_in="process")
+def nap_apart(seconds: float) -> None:
+    time.sleep(seconds)
 """
 
 NIGHTLY = """
@@ -249,14 +258,15 @@ def test_the_control_plane_says_how_full_it_is(shop: Shop) -> None:
 def test_nothing_is_exported_twice_or_lost_when_processes_come_and_go(tmp_path: Path) -> None:
     """Each worker is told to end in the middle of its work; what it handed back, another one runs.
 
-    Only the end of a process exports here.
+    Processes of tasks are replaced after a few of them. Only the end of a process exports here.
     """
     with traced(tmp_path, OTEL_BSP_SCHEDULE_DELAY="60000") as (cluster, receiver):
-        write_tasks(cluster, NIGHTLY)
+        write_tasks(cluster, APART + NIGHTLY)
         control_plane = cluster.start("--processes", "0")
         ids = [cluster.client.submit("nap" if n % 2 else "nap_async", [0.03]) for n in range(300)]
+        ids += [cluster.client.submit("nap_apart", [0.01], priority="high") for n in range(20)]
         for number in range(3):
-            worker = cluster.worker("--concurrency", "4", name=f"worker-{number}")
+            worker = cluster.worker("--concurrency", "4", "--max-tasks-per-process", "3", name=f"worker-{number}")
             cluster.await_starts(80 * (number + 1))
             if number < 2:
                 worker.signal(signal.SIGTERM)
@@ -269,6 +279,7 @@ def test_nothing_is_exported_twice_or_lost_when_processes_come_and_go(tmp_path: 
         succeeded = [span.task for span in executed if span.attributes["fastworker.task.outcome"] == "succeeded"]
         assert sorted(filter(None, succeeded)) == sorted(ids)
         assert len({span.id for span in receiver.spans}) == len(receiver.spans)
+        assert len({span.process for span in receiver.named("execute nap_apart")}) >= 20 / 3
         assert only(receiver.named("schedule nightly")).process == control_plane.pid
 
 
@@ -281,3 +292,30 @@ def test_installed_but_not_configured_it_does_nothing(running: Cluster) -> None:
         "print(active_middleware())\n"
     )
     assert said.out == "[]\n", said.err
+
+
+NOWHERE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "on", "said"),
+    [
+        ({}, False, ""),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True, "exports traces, as"),
+        (NOWHERE, True, "exports traces and metrics, as"),
+        (NOWHERE | {"OTEL_TRACES_EXPORTER": "none"}, True, "exports metrics"),
+        (NOWHERE | {"OTEL_SDK_DISABLED": "true"}, False, ""),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False, "otlp-proto-grpc"),
+    ],
+)  # fmt: skip
+def test_the_environment_says_what_is_exported(environment: dict[str, str], on: bool, said: str) -> None:
+    program = (
+        "import logging, os\n"
+        "logging.basicConfig(level='INFO')\n"
+        "from fastworker_otel.provider import is_configured\n"
+        "print(is_configured(), flush=True)\n"
+        "os._exit(0)\n"  # without an export: nobody receives it
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{on}\n"
+    assert said in done.stderr

@@ -5,10 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from functools import cache
+from importlib import import_module
+from typing import Any, Final
 
 from opentelemetry import metrics, trace
 
 logger = logging.getLogger("fastworker.otel")
+
+SPANS: Final = 8192
+"""How many may wait for their export; a busy worker makes thousands a second. The SDK's 2,048 would lose many."""
+SPANS_AT_ONCE: Final = 1024
 
 
 def is_configured() -> bool:
@@ -22,46 +28,65 @@ def _has_provider() -> bool:
 
 @cache
 def _configure() -> bool:
-    """Export over OTLP and HTTP, if an endpoint is named. The SDK reads the other `OTEL_…` variables by itself."""
+    """Export over OTLP, if that is asked for. The SDK reads the other `OTEL_…` variables by itself."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
-    wants_traces, wants_metrics = _wants("TRACES"), _wants("METRICS")
-    if wants_traces:
-        _export_traces()
-    if wants_metrics:
-        _export_metrics()
-    if wants_traces or wants_metrics:
-        logger.info("OpenTelemetry is on, as the environment asks")
-    return wants_traces or wants_metrics
+    exporting = [
+        signal
+        for signal, export in (("traces", _export_traces), ("metrics", _export_metrics))
+        if _wants(signal.upper()) and export()
+    ]
+    if exporting:
+        logger.info("OpenTelemetry exports %s, as the environment asks", " and ".join(exporting))
+    return bool(exporting)
 
 
 # The SDK and the exporters take longer to import than FastWorker itself: only where they are wanted.
 
 
-def _export_traces() -> None:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+def _export_traces() -> bool:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
+    exporter = _exporter("TRACES", "trace_exporter", "OTLPSpanExporter")
+    if exporter is not None:
+        said = any(os.environ.get(f"OTEL_BSP_MAX_{what}_SIZE") for what in ("QUEUE", "EXPORT_BATCH"))
+        waiting, at_once = (None, None) if said else (SPANS, SPANS_AT_ONCE)
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(exporter, waiting, max_export_batch_size=at_once))
+        trace.set_tracer_provider(provider)
+    return exporter is not None
 
 
-def _export_metrics() -> None:
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+def _export_metrics() -> bool:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-    metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())]))
+    exporter = _exporter("METRICS", "metric_exporter", "OTLPMetricExporter")
+    if exporter is not None:
+        metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(exporter)]))
+    return exporter is not None
+
+
+def _exporter(signal: str, module: str, name: str) -> Any:
+    """The exporter of the protocol that the environment names; None if it is not installed."""
+    protocol = _said(signal, "PROTOCOL") or "http/protobuf"
+    package = "grpc" if protocol == "grpc" else "http"
+    try:
+        return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), name)()
+    except ModuleNotFoundError:
+        logger.error("OTLP over %s needs pip install opentelemetry-exporter-otlp-proto-%s", protocol, package)
+        return None
 
 
 def _wants(signal: str) -> bool:
-    if os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp") != "otlp":
-        return False
-    return any(
-        os.environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-    )
+    exporters = os.environ.get(f"OTEL_{signal}_EXPORTER")
+    return "otlp" in exporters.split(",") if exporters else _said(signal, "ENDPOINT") is not None
+
+
+def _said(signal: str, what: str) -> str | None:
+    """What the environment says of OTLP, for this signal or for all."""
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{what}") or os.environ.get(f"OTEL_EXPORTER_OTLP_{what}") or None
 
 
 def flush(within: float) -> None:
