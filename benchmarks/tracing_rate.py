@@ -37,6 +37,8 @@ KINDS = {
 AT_ONCE = 1000
 WARM_UP = 500
 COMPUTING = 0.001
+SETTLE = 2.0
+"""Seconds between two loads, for what is still to be exported."""
 
 if os.environ.get(WITHOUT):  # also in the worker, which imports this for its task functions
     patch("fastworker.middleware._installed", tuple).start()
@@ -76,12 +78,12 @@ async def computing(_: Client, count: int) -> None:
         await handle.result(600)
 
 
-LOADS = {"no-op, together": together, "no-op, one by one": one_by_one, "1 ms, one by one": computing}
+LOADS = {"1 ms, one by one": computing, "no-op, together": together, "no-op, one by one": one_by_one}
 
 
 async def measure(url: str, tasks: int) -> dict[str, float]:
     """Tasks a second from the first submission to the last result."""
-    sizes = [tasks, tasks, tasks // 5]
+    sizes = [tasks // 5, tasks, tasks]
     async with Client(url, connect_timeout=60) as client:
         await together(client, WARM_UP)
         loads = zip(LOADS.items(), sizes, strict=True)
@@ -90,6 +92,7 @@ async def measure(url: str, tasks: int) -> dict[str, float]:
 
 async def rate(load: Callable[[Client, int], Awaitable[None]], client: Client, size: int) -> float:
     """Of one load."""
+    await asyncio.sleep(SETTLE)
     began = time.monotonic()
     await load(client, size)
     return size / (time.monotonic() - began)
