@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from fastworker import group
 from fastworker.portal import wait_for
 from tests.dashboard.site import Site
@@ -10,7 +12,7 @@ from tests.support.waiting import until
 
 
 def play(site: Site) -> dict[str, str]:
-    """Play it; ids of tasks by what they show."""
+    """Play it; ids of tasks by what they show, and the name of the worker."""
     client = site.cluster.client
     for number in range(60):
         client.submit("add", [number, number])
@@ -36,6 +38,7 @@ def play(site: Site) -> dict[str, str]:
         "running": running,
         "workflow": workflow,
         "retried": retried,
+        "worker": quote(site.json("/api/v1/workers")[0]["name"], safe=""),
     }
 
 
@@ -56,6 +59,8 @@ def paths(ids: dict[str, str]) -> dict[str, str]:
         "failed": "/failed",
         "queues": "/queues",
         "workers": "/workers",
+        "worker": f"/workers/{ids['worker']}",
+        "worker-missing": "/workers/nobody",
         "types": "/types",
         "schedules": "/schedules",
         "type": "/types/add",

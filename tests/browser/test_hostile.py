@@ -52,6 +52,7 @@ def test_two_hundred_payloads_are_inert_on_every_page(tmp_path_factory: pytest.T
         one = tab()
         page = one.page
         paths = ["/", "/failed", "/queues", "/workers", "/types", "/audit", "/about"]
+        paths += [f"/workers/{quote(worker['name'], safe='')}" for worker in site.json("/api/v1/workers")]
         paths += [f"/tasks/{task}" for task in (*failed[::8], *named[::8])]
         paths += [f"/types/{quote(text[:200], safe='')}" for text in PAYLOADS[::8]]
         paths += [f"/tasks?q={quote(text)}" for text in PAYLOADS[::8]]

@@ -16,7 +16,6 @@ from tests.support.waiting import until
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 SHOTS = Path(__file__).resolve().parents[2] / "docs" / "images"
-NAMES = tuple(scene.paths(dict.fromkeys(("failed", "queued", "scheduled", "running", "workflow", "retried"), "x")))
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 SHOWN = (
     "overview",

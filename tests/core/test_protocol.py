@@ -116,7 +116,7 @@ MESSAGES: list[Message] = [
     Outcomes(7, [Outcome("id-1", 2, "succeeded", 1.7e9, 0.25, "null")]),
     Outcomes(9, [Outcome("id-1", 2, "retry", 1.7e9, 0.25, after=30.0, hold=True)]),
     Outcomes(8, [Outcome("id-1", 2, "failed", 1.7e9, 0.25, None, ERROR, False, 2.5)]),
-    Heartbeat([Note("id-1", 2, (0.5, "half"), ["line one", "line two"], 7, ["1"])]),
+    Heartbeat([Note("id-1", 2, (0.5, "half"), ["line one", "line two"], 7, ["1"])], 52_428_800),
     Heartbeat(),
     Handback([TOKEN], True),
     Handback([]),

@@ -7,8 +7,10 @@ import re
 import threading
 from itertools import chain
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -160,6 +162,21 @@ def test_the_schema_names_every_route(site: Site) -> None:
         schema["paths"]
     )
     assert all(operation.get("description") for path in schema["paths"].values() for operation in path.values())
+
+
+def test_a_worker_has_a_page_with_its_memory_its_rate_and_what_it_ran(site: Site) -> None:
+    task_id = site.submit("add", 1, 1)
+    until(lambda: site.json(f"/api/v1/tasks/{task_id}")["state"] == "succeeded", what="the end")
+    worker = until(lambda: [one for one in site.json("/api/v1/workers") if one["memory"]], what="its memory")[0]
+    assert worker["memory"] == pytest.approx(psutil.Process(worker["pid"]).memory_info().rss, rel=0.2)
+    assert worker["per_second"] > 0
+    page = f"/workers/{quote(worker['name'], safe='')}"
+    for path in ("/workers", page):
+        assert re.search(r"\d+ MB", site.http.get(path).text), path
+    assert f'/tasks/{task_id}"' in site.http.get(page).text
+    assert page in site.http.get(f"/tasks/{task_id}").text
+    gone = site.http.get("/workers/nobody")
+    assert (gone.status_code, "no worker nobody" in gone.text) == (404, True)
 
 
 def test_prometheus_can_read_the_metrics(site: Site) -> None:

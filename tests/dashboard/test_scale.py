@@ -119,7 +119,7 @@ def test_every_page_is_fast_and_a_deep_one_as_fast_as_the_first(
             f"/tasks?q=state:succeeded&before={middle}", "/tasks?q=name:task_7", "/tasks?q=name:task_7+state:queued",
             f"/tasks?q=args:%22order+{middle * 7}%22", "/tasks?q=bank", "/tasks?q=error:bank", "/tasks?q=zebra",
             "/tasks?q=took>5", "/tasks?q=tag:nothing", "/tasks?q=after:2023-11-14T23:00Z", f"/tasks/{known}", "/failed",
-            "/queues", "/workers", "/types", "/types/task_7", "/schedules", "/audit", "/about",
+            "/queues", "/workers", "/workers/worker-1", "/types", "/types/task_7", "/schedules", "/audit", "/about",
         )
     }  # fmt: skip
     with capsys.disabled():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.cluster import Cluster, free_port
@@ -266,6 +267,9 @@ def test_workers_lists_the_control_planes_own(running: Cluster) -> None:
     views = running.run("workers", "--json").json
     assert [(view["own"], view["connected"], view["slots"]) for view in views] == [(True, True, 8)]
     assert "own" in running.run("workers").out
+    memory = until(lambda: running.run("workers", "--json").json[0]["memory"], what="the first heartbeat")
+    assert memory == pytest.approx(psutil.Process(views[0]["pid"]).memory_info().rss, rel=0.2)
+    assert " MB " in running.run("workers").out
 
 
 def test_queues_tells_what_waits_and_why(blocked: Cluster) -> None:

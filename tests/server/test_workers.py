@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fastworker.protocol import Token
 from fastworker.tasks import Priority
 from fastworker_server.workers import AHEAD_SECONDS, FIRST_WINDOW
@@ -19,9 +21,9 @@ def measured(ran: float, slots: int = 1) -> Stage:
     return stage
 
 
-def fill(stage: Stage, count: int = 100) -> int:
+def fill(stage: Stage, count: int = 100, prefix: str = "t") -> int:
     for n in range(count):
-        stage.submit(f"t{n}")
+        stage.submit(f"{prefix}{n}")
     return len(stage.started())
 
 
@@ -85,3 +87,25 @@ def test_what_a_worker_says_of_itself() -> None:
     stage.advance(3.0, silent=True)
     view = stage.engine.workers["w"].view(stage.now)
     assert (view.assigned, view.tasks, view.finished, view.silent_for) == (1, ["t"], 1, 3.0)
+
+
+def test_a_worker_s_memory_is_what_it_told_last_if_that_can_be_true() -> None:
+    stage = Stage()
+    worker = stage.join("w")
+    assert worker.view(stage.now).memory is None
+    for told in (52_428_800, None, 0, -1, 10**400):
+        stage.engine.holds(worker, told)
+        assert worker.view(stage.now).memory == 52_428_800
+
+
+def test_a_worker_s_rate_follows_what_it_ends_and_fades_when_it_ends_nothing() -> None:
+    stage = Stage()
+    worker = stage.join("w", 100)
+    for second in range(60):
+        fill(stage, 5, f"{second}-")
+        for task_id in list(worker.assigned):
+            stage.report(task_id, ran=0.1)
+        stage.advance(1.0)
+    assert worker.view(stage.now).per_second == pytest.approx(5, rel=0.1)
+    stage.advance(60.0)
+    assert worker.view(stage.now).per_second < 0.05

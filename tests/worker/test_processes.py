@@ -88,6 +88,19 @@ async def test_a_task_runs_in_another_process_that_stays_warm(benches: Benches) 
     assert where != {str(os.getpid())}
 
 
+async def test_what_a_worker_holds_in_memory_includes_its_process_slots(benches: Benches) -> None:
+    bench = benches(2)
+    assert bench.pool.processes.all_memory() in (0, resident_of(bench))
+    await asyncio.gather(*(bench.run(made.process_async, 0.2) for _ in range(2)))
+    assert bench.pool.processes.all_memory() == pytest.approx(resident_of(bench), rel=0.1)
+    assert len(bench.pool.processes.pids()) == 2
+
+
+def resident_of(bench: Bench) -> int:
+    """As another library reads it."""
+    return sum(psutil.Process(pid).memory_info().rss for pid in bench.pool.processes.pids())
+
+
 async def test_a_coroutine_runs_there_too_with_its_timeout(benches: Benches) -> None:
     bench = benches(1)
     assert (await bench.run(made.process_async, 0.0)).status == "succeeded"

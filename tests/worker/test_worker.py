@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fastworker import current_task
@@ -233,6 +234,15 @@ async def test_a_worker_with_nothing_to_do_says_that_it_lives(
     monkeypatch.setattr("fastworker_worker.worker.NOTES_EVERY", 0.01)
     await start()
     await eventually(lambda: len(plane.heard(Heartbeat)) >= 3)
+
+
+async def test_a_worker_says_how_much_memory_it_holds(
+    plane: Plane, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastworker_worker.worker.HEARTBEAT_EVERY", 0.02)
+    await start()
+    [beat] = await eventually(lambda: plane.heard(Heartbeat)[:1])
+    assert beat.memory == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
 
 
 async def test_a_backlog_that_does_not_move_is_handed_back(plane: Plane, start: Start) -> None:

@@ -335,9 +335,10 @@ class Outcomes:
 
 @dataclass(slots=True)
 class Heartbeat:
-    """The worker lives. Carries what its running tasks say."""
+    """The worker lives. Carries what its running tasks say, and how many bytes of memory it holds."""
 
     notes: list[Note] = field(default_factory=list)
+    memory: int | None = None
     kind: Literal["heartbeat"] = field(default="heartbeat", kw_only=True)
 
 

@@ -26,6 +26,8 @@ class WorkerView:
         silent_for: seconds since it was last heard.
         connected: False while its connection is broken and it keeps its tasks.
         paused: it gets no new tasks until somebody resumes it.
+        memory: bytes that it held a few seconds ago, with its process slots; None if it has not told.
+        per_second: attempts that it ended lately, on average over about ten seconds.
     """
 
     name: str
@@ -42,6 +44,8 @@ class WorkerView:
     connected: bool
     paused: bool = False
     tasks: list[str] = field(default_factory=list)
+    memory: int | None = None
+    per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def path_of(request: Request) -> str:
 @pages.get("/failed")
 @pages.get("/queues")
 @pages.get("/workers")
+@pages.get("/workers/{rest:path}")
 @pages.get("/types")
 @pages.get("/types/{rest:path}")
 @pages.get("/schedules")

@@ -38,8 +38,9 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.filters.update(
-        number=words.number, rate=words.rate, duration=words.duration, moment=words.moment, clock=words.clock,
-        ago=words.ago, pretty=words.pretty, arguments=words.arguments, segment=lambda text: quote(text, safe=""),
+        number=words.number, size=words.size, rate=words.rate, duration=words.duration, moment=words.moment,
+        clock=words.clock, ago=words.ago, pretty=words.pretty, arguments=words.arguments,
+        segment=lambda text: quote(text, safe=""),
     )  # fmt: skip
     environment.globals.update(navigation=NAVIGATION, release=RELEASE, asset=asset_version, term=term)
     return environment

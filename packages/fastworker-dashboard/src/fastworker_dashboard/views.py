@@ -27,6 +27,7 @@ TOP: Final = 5
 MOST_LANES: Final = 500
 MOST_SCHEDULES: Final = 100
 MOST_NODES: Final = 200
+LATELY: Final = 20
 
 Params = Mapping[str, str]
 
@@ -316,6 +317,25 @@ async def workers(client: Client, _params: Params) -> View:
     return View("workers.html", "Workers", {"workers": sorted(found, key=lambda worker: (worker.own, worker.name))})
 
 
+async def worker(client: Client, params: Params) -> View:
+    """One worker: where it is, what it holds and runs, what it did lately."""
+    name = params["name"]
+    of_it = TaskFilter(worker=name)
+    found, running, ended = await asyncio.gather(
+        client.workers(),
+        client.search(of_it.but(states=(State.RUNNING,)), limit=PAGE_SIZE, redact=True),
+        client.search(of_it.but(states=tuple(TERMINAL)), limit=LATELY, redact=True),
+    )
+    view = next((one for one in found if one.name == name), None)
+    if view is None and not running.tasks and not ended.tasks:
+        return View("missing.html", "No such worker", {"what": f"worker {name}"}, status=404)
+    return View(
+        "worker.html",
+        name,
+        {"name": name, "worker": view, "running": running.tasks, "ended": ended.tasks, "all": to_text(of_it)},
+    )
+
+
 async def types(client: Client, _params: Params) -> View:
     """All task names: those that workers know, and those that only tasks have."""
     activity, definitions, workers = await asyncio.gather(client.activity(), client.definitions(), client.workers())
@@ -438,6 +458,7 @@ PAGES: Final[tuple[tuple[re.Pattern[str], ViewFunction], ...]] = tuple(
         (r"/failed", failed),
         (r"/queues", queues),
         (r"/workers", workers),
+        (r"/workers/(?P<name>.+)", worker),
         (r"/types", types),
         (r"/types/(?P<name>.+)", task_type),
         (r"/schedules", schedules),

@@ -24,6 +24,14 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
+def size(count: int | None) -> str:
+    """Bytes, to three digits."""
+    if count is None:
+        return "–"
+    mega = count / 1024**2
+    return f"{mega:.0f} MB" if mega < 1000 else f"{mega / 1024:.3g} GB"
+
+
 def rate(value: float) -> str:
     """Per second."""
     return f"{value:.1f}" if value < 10 else number(value)

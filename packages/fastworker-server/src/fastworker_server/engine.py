@@ -20,6 +20,7 @@ from fastworker_server.workers import WorkerPlace, WorkerRecord
 logger = logging.getLogger("fastworker.engine")
 
 LONGEST_LOG: Final = 200
+MOST_MEMORY: Final = 2**50
 
 CancelOutcome = Literal["was_queued", "stopping", "already_done", "not_found"]
 
@@ -98,6 +99,7 @@ class Engine(Queue):
             task.started_at = outcome.started or None
             self._conclude(task, worker, outcome, now)
         worker.waited(longest_wait)
+        worker.rate.count(len(outcomes), now)
 
     def current(self, worker: WorkerRecord, task_id: str, attempt: int) -> Task | None:
         """The task if this worker holds its current attempt: the fence against late reports."""
@@ -307,6 +309,11 @@ class Engine(Queue):
             worker.silent = False
             self.timers.cancel(worker.lease_timer)  # it waits for the end of the lease: too late for the next silence
             worker.lease_timer = self.timers.at(now + self.patience.silence, self._check_lease, worker)
+
+    def holds(self, worker: WorkerRecord, memory: int | None) -> None:
+        """A worker says how many bytes it holds; None: not this time. What can't be true is overlooked."""
+        if memory is not None and 0 < memory <= MOST_MEMORY:
+            worker.memory = memory
 
     def set_slots(self, worker: WorkerRecord, slots: int) -> None:
         """A worker wants more or fewer tasks at once; 0 while it drains."""

@@ -201,7 +201,8 @@ class Peers:
             case Outcomes(number=number, items=outcomes):
                 self._engine.report(worker, outcomes, now)
                 self._pump.record(peer, number)
-            case Heartbeat(notes=notes):
+            case Heartbeat(notes=notes, memory=memory):
+                self._engine.holds(worker, memory)
                 for note in notes:
                     if self._engine.note(worker, note):
                         self._waiting.tell_note(note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import exp
 from typing import Final, NamedTuple
 
 from fastworker.tasks import Definition, Task
@@ -14,6 +15,7 @@ AHEAD_SECONDS: Final = 0.02
 FIRST_WINDOW: Final = 8.0
 LARGEST_WINDOW: Final = 4000.0
 PRIORITY_COUNT: Final = 4
+RATE_OVER: Final = 10.0
 
 
 class WorkerPlace(NamedTuple):
@@ -22,6 +24,23 @@ class WorkerPlace(NamedTuple):
     name: str
     host: str
     pid: int
+
+
+class Rate:
+    """How often something happens per second: what is `RATE_OVER` seconds old counts for a third."""
+
+    def __init__(self) -> None:
+        self._rate = 0.0
+        self._counted = 0.0
+
+    def count(self, number: int, now: float) -> None:
+        """It has happened so often."""
+        self._rate = self.at(now) + number / RATE_OVER
+        self._counted = now
+
+    def at(self, now: float) -> float:
+        """As it is by now."""
+        return self._rate * exp((self._counted - now) / RATE_OVER)
 
 
 class WorkerRecord:
@@ -57,6 +76,8 @@ class WorkerRecord:
         self.assigned: dict[str, Task] = {}
         self.finished = 0
         self.failed = 0
+        self.memory: int | None = None
+        self.rate = Rate()
         self.window = FIRST_WINDOW
         self.lease_timer: Timer | None = None
         self.lost_timer: Timer | None = None
@@ -127,4 +148,6 @@ class WorkerRecord:
             connected=self.connected,
             paused=self.paused,
             tasks=list(self.assigned)[:100],
+            memory=self.memory,
+            per_second=round(self.rate.at(now), 3),
         )

@@ -18,6 +18,7 @@ from typing import IO, Final, Protocol
 from fastworker.protocol import Outcome
 from fastworker.tasks import ErrorInfo
 from fastworker_worker.executor import Execution
+from fastworker_worker.memory import resident
 from fastworker_worker.wire import (
     ERROR,
     NOT_READY,
@@ -158,14 +159,7 @@ class ProcessSlot:
 
     def memory(self) -> int:
         """Bytes that the process holds now; 0 if that can't be told."""
-        if self.process is None:
-            return 0
-        import psutil  # few tasks run in processes of their own, and it takes long to import
-
-        try:
-            return int(psutil.Process(self.process.pid).memory_info().rss)
-        except psutil.Error:
-            return 0
+        return resident(self.process.pid) if self.process is not None else 0
 
     def _ending(self, code: int) -> ErrorInfo:
         """How the process ended, for whoever finds its task failed."""

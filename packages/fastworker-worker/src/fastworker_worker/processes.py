@@ -237,6 +237,10 @@ class ProcessSlots:
         slot = self._by_execution.get(execution)
         return slot.memory() if slot is not None else 0
 
+    def all_memory(self) -> int:
+        """Bytes that all processes hold; what they share counts for each of them."""
+        return sum(slot.memory() for slot in self._all)
+
     def has_begun(self, execution: Execution) -> bool:
         """Whether the process of an attempt has taken it up; its time counts from there."""
         slot = self._by_execution.get(execution)

@@ -10,6 +10,7 @@ import typer
 from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_list, print_pairs, say
 from fastworker.errors import ConfigurationError
 from fastworker.lifecycle import State
+from fastworker.sizes import megabytes
 from fastworker.tasks import TaskInfo
 from fastworker.views import LaneView, WorkerView
 
@@ -105,7 +106,7 @@ def workers(url: Url = None, as_json: AsJson = False) -> None:
     """List the connected workers."""
     with connect(url) as client:
         views = client.workers()
-    columns = ("worker", "", "tasks", "finished", "failed", "state", "heard", "release")
+    columns = ("worker", "", "tasks", "finished", "failed", "memory", "state", "heard", "release")
     empty = "no worker is connected. Start one: fastworker worker start MODULE"
     print_list(views, as_json, columns, _worker_row, empty)
 
@@ -117,6 +118,7 @@ def _worker_row(view: WorkerView) -> Sequence[object]:
         f"{view.assigned}/{view.slots}",
         view.finished,
         view.failed,
+        megabytes(view.memory) if view.memory is not None else "",
         "paused" if view.paused else "" if view.connected else "away",
         f"{view.silent_for:.0f} s ago",
         view.release,
