@@ -141,6 +141,7 @@ def test_a_queue_and_a_name_are_paused_and_resumed(site: Site, tab: OpenTab) -> 
     page.goto(f"{site.url}/queues")
     page.get_by_role("button", name="Pause tasks named add").first.click()
     message(page, "Paused")
+    expect(page.locator("#paused")).to_contain_text("by dashboard")
     page.locator("#paused").get_by_role("button", name="Resume add").click()
     page.get_by_role("button", name="Resume queue shown").click()
     message(page, "Resumed")

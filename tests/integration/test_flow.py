@@ -28,6 +28,7 @@ from fastworker import (
     chain,
     group,
 )
+from fastworker.portal import wait_for
 from fastworker.tasks import new_task_id
 from tests.support import flow_tasks as flow
 from tests.support.cluster import Cluster
@@ -356,6 +357,9 @@ def test_orders_outlive_a_control_plane_that_is_killed(flowing: Cluster) -> None
     until(lambda: flowing.client.why(held).code == "rate limit", what="the limit")
     assert client.why(client.submit("told_to_wait", ["", 0.0])).code == "held by a task"
     assert client.why(client.submit("halve", [2])).code == "paused"
+    [pause] = wait_for(client.client.activity()).pauses
+    assert (pause.what, pause.target, time.time() - pause.at < 60) == ("name", "halve", True)
+    assert pause.by, "whoever paused it is known still"
     assert [view.name for view in client.limits() if view.set_by_client] == ["number"]
     client.reset_limits("number")
     assert client.result(held, 15) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fastworker.activity import Pause
 from fastworker.tasks import PRIORITIES, Priority
 from tests.server.stage import Stage
 
@@ -124,6 +125,15 @@ def test_a_pause_holds_lanes_that_come_later(stage: Stage) -> None:
     stage.submit("held", "new", queue="mail")
     stage.submit("free", "new", queue="default")
     assert stage.started() == ["free"]
+
+
+def test_who_paused_it_first_is_told_until_it_is_resumed(stage: Stage) -> None:
+    lanes = stage.engine.lanes
+    lanes.pause("mail", "add", "ann", 5.0)
+    lanes.pause("mail", None, "bob", 6.0)
+    assert lanes.pauses == [Pause("queue", "mail", "ann", 5.0), Pause("name", "add", "ann", 5.0)]
+    lanes.resume("mail", None)
+    assert lanes.pauses == [Pause("name", "add", "ann", 5.0)]
 
 
 # ---- routes ----------------------------------------------------------------------------------------------------------

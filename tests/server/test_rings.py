@@ -72,9 +72,10 @@ def test_rings_follow_the_engine() -> None:
     assert set(series) == {"2m", "30m", "24h"}
     for one in series.values():
         assert (sum(one.submitted), sum(one.succeeded), sum(one.failed), one.queued[-1]) == (3, 1, 1, 1)
-    known = durations.type("add", {})
+    known = durations.type("add", {}, stage.now)
     assert (known.succeeded, known.failed, sum(known.durations)) == (1, 1, 2)
     assert known.wait_p50 == pytest.approx(4, rel=0.42)
+    assert known.per_second == pytest.approx(0.2)
 
 
 def test_what_comes_into_a_queue_and_leaves_it_is_told_per_second() -> None:

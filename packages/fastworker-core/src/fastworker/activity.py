@@ -48,6 +48,7 @@ class TypeActivity:
         succeeded, failed: moves into these states, since the start.
         run_p50, run_p95, wait_p50, wait_p95: to the nearest bucket; None before the first has run.
         durations: a histogram of how long attempts ran; see `bucket_end`.
+        per_second: how many ended lately, on average over about ten seconds.
     """
 
     name: str
@@ -59,6 +60,21 @@ class TypeActivity:
     wait_p50: float | None = None
     wait_p95: float | None = None
     durations: list[int] = field(default_factory=list)
+    per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Somebody has paused a queue, or the tasks of a name.
+
+    Attributes:
+        by: a user of the dashboard, or a client.
+    """
+
+    what: Literal["queue", "name"]
+    target: str
+    by: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,7 @@ class Activity:
         types: one per task name.
         paused_queues, paused_names: what was paused.
         flows: by queue, what comes in and what leaves it per second, over the last ten.
+        pauses: who paused what, and when.
     """
 
     now: float
@@ -86,6 +103,7 @@ class Activity:
     paused_queues: list[str]
     paused_names: list[str]
     flows: dict[str, tuple[float, float]] = field(default_factory=dict)
+    pauses: list[Pause] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,6 +298,7 @@ async def queues(client: Client, _params: Params) -> View:
             "flows": activity.flows,
             "paused_queues": activity.paused_queues,
             "paused_names": activity.paused_names,
+            "pauses": {(pause.what, pause.target): pause for pause in activity.pauses if pause.by},
             "priorities": [priority.value for priority in PRIORITIES],
         },
     )

@@ -8,6 +8,7 @@ import os
 import platform
 from collections import Counter
 from random import Random
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -158,11 +159,12 @@ class ControlPlane:
         self.engine.counts.update(recovered.counts)
         self.tally.add(recovered.kinds)
         self.tally.add(Counter(Kind(task.name, task.queue, task.rank, task.state) for task in recovered.tasks))
-        paused: dict[str, list[str]] = recovered.facts.get("paused", {})
+        paused: dict[str, Any] = recovered.facts.get("paused", {})
+        by: dict[str, tuple[str, float]] = paused.get("by", {})
         for queue in paused.get("queues", []):
-            self.engine.lanes.pause(queue, None)
+            self.engine.lanes.pause(queue, None, *by.get(f"queue {queue}", ()))
         for name in paused.get("names", []):
-            self.engine.lanes.pause(None, name)
+            self.engine.lanes.pause(None, name, *by.get(f"name {name}", ()))
         for name in paused.get("workers", []):
             self.engine.pause_worker(name, paused=True)
         self.engine.limits.set_by_client.update(_LIMITS.validate_python(recovered.facts.get("limits", {})))

@@ -9,6 +9,7 @@ from typing import Final
 from fastworker.activity import BUCKETS, SHORTEST, TypeActivity, bucket_end
 from fastworker.lifecycle import State
 from fastworker_server.queue import Moved
+from fastworker_server.rate import Rate
 
 MOST_NAMES: Final = 1000
 """Names that are told apart; more are not followed."""
@@ -40,12 +41,13 @@ class Histogram:
 
 
 class _Name:
-    __slots__ = ("failed", "ran", "succeeded", "waited")
+    __slots__ = ("failed", "ran", "rate", "succeeded", "waited")
 
     def __init__(self) -> None:
         self.succeeded = self.failed = 0
         self.waited = Histogram()
         self.ran = Histogram()
+        self.rate = Rate()
 
 
 class Durations:
@@ -76,6 +78,7 @@ class Durations:
             name.succeeded += 1
         else:
             name.failed += 1
+        name.rate.count(1, moved.at)
         if moved.before is State.RUNNING and moved.task.started_at is not None:
             name.ran.add(moved.at - moved.task.started_at)
 
@@ -85,12 +88,13 @@ class Durations:
             known = self._names[name] = _Name()
         return known
 
-    def type(self, name: str, states: dict[str, int]) -> TypeActivity:
+    def type(self, name: str, states: dict[str, int], now: float) -> TypeActivity:
         """What is known of a name."""
         known = self._names.get(name) or _Name()
         return TypeActivity(
             name, states, known.succeeded, known.failed, known.ran.quantile(0.5), known.ran.quantile(0.95),
             known.waited.quantile(0.5), known.waited.quantile(0.95), known.ran.counts if known.ran.total else [],
+            round(known.rate.at(now), 3),
         )  # fmt: skip
 
     def names(self) -> set[str]:

@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
+from fastworker.activity import Pause
 from fastworker.lifecycle import State
 from fastworker.tasks import PRIORITIES, Task
 from fastworker.views import LaneView
@@ -184,6 +185,7 @@ class Lanes:
         self.revision = 0  # of what is paused
         self.paused_queues: set[str] = set()
         self.paused_names: set[str] = set()
+        self.pauses: list[Pause] = []
         self.totals = [0] * len(PRIORITIES)
 
     def enqueue(self, task: Task, now: float, *, again: bool = False) -> None:
@@ -268,18 +270,22 @@ class Lanes:
 
     # ---- pause ---------------------------------------------------------------------------------------------------
 
-    def pause(self, queue: str | None, name: str | None) -> None:
-        """Hold the lanes of a queue, of a name."""
-        if queue is not None:
+    def pause(self, queue: str | None, name: str | None, by: str = "", now: float = 0.0) -> None:
+        """Hold the lanes of a queue, of a name. What is paused already stays paused by whom it was."""
+        if queue is not None and queue not in self.paused_queues:
             self.paused_queues.add(queue)
-        if name is not None:
+            self.pauses.append(Pause("queue", queue, by, now))
+        if name is not None and name not in self.paused_names:
             self.paused_names.add(name)
+            self.pauses.append(Pause("name", name, by, now))
         self._review()
 
     def resume(self, queue: str | None, name: str | None) -> None:
         """Open them again."""
         self.paused_queues.discard(queue or "")
         self.paused_names.discard(name or "")
+        open_again = {("queue", queue), ("name", name)}
+        self.pauses = [pause for pause in self.pauses if (pause.what, pause.target) not in open_again]
         self._review()
 
     def _review(self) -> None:

@@ -55,8 +55,9 @@ class Observer:
             queued={priority.value: lanes.queued(priority.rank) for priority in PRIORITIES},
             oldest=min((at for at in oldest if at is not None), default=None),
             series=self.rings.series(now),
-            types=[self._durations.type(name, states.get(name, {})) for name in names],
+            types=[self._durations.type(name, states.get(name, {}), now) for name in names],
             paused_queues=sorted(lanes.paused_queues),
             paused_names=sorted(lanes.paused_names),
             flows=self._flows.rates(now),
+            pauses=list(lanes.pauses),
         )

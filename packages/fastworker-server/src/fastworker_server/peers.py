@@ -277,7 +277,7 @@ class Peers:
             case Control(action="pause" | "resume", worker=str() as worker):
                 engine.pause_worker(worker, paused=message.action == "pause")
             case Control(action="pause"):
-                engine.lanes.pause(message.queue, message.name)
+                engine.lanes.pause(message.queue, message.name, message.by or peer.hello.name, now)
             case Control(action="resume"):
                 engine.lanes.resume(message.queue, message.name)
             case Control(action="limit", name=str() as name):

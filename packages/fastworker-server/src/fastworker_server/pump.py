@@ -174,6 +174,7 @@ class Pump:
                     "queues": sorted(lanes.paused_queues),
                     "names": sorted(lanes.paused_names),
                     "workers": sorted(self._engine.paused_workers),
+                    "by": {f"{pause.what} {pause.target}": (pause.by, pause.at) for pause in lanes.pauses},
                 },
             )
 

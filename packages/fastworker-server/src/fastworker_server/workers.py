@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import exp
 from typing import Final, NamedTuple
 
 from fastworker.tasks import Definition, Task
 from fastworker.views import WorkerView
+from fastworker_server.rate import Rate
 from fastworker_server.timers import Timer
 
 AHEAD_SECONDS: Final = 0.02
@@ -15,7 +15,6 @@ AHEAD_SECONDS: Final = 0.02
 FIRST_WINDOW: Final = 8.0
 LARGEST_WINDOW: Final = 4000.0
 PRIORITY_COUNT: Final = 4
-RATE_OVER: Final = 10.0
 
 
 class WorkerPlace(NamedTuple):
@@ -24,23 +23,6 @@ class WorkerPlace(NamedTuple):
     name: str
     host: str
     pid: int
-
-
-class Rate:
-    """How often something happens per second: what is `RATE_OVER` seconds old counts for a third."""
-
-    def __init__(self) -> None:
-        self._rate = 0.0
-        self._counted = 0.0
-
-    def count(self, number: int, now: float) -> None:
-        """It has happened so often."""
-        self._rate = self.at(now) + number / RATE_OVER
-        self._counted = now
-
-    def at(self, now: float) -> float:
-        """As it is by now."""
-        return self._rate * exp((self._counted - now) / RATE_OVER)
 
 
 class WorkerRecord:
