@@ -50,6 +50,7 @@ def paths(ids: dict[str, str]) -> dict[str, str]:
         "search": "/tasks?q=state:failed+error:declined",
         "search-error": "/tasks?q=colour:blue",
         "search-empty": "/tasks?q=zebrafish",
+        "tasks-by-name": "/tasks?group=name",
         "task": f"/tasks/{ids['failed']}",
         "task-queued": f"/tasks/{ids['queued']}",
         "task-running": f"/tasks/{ids['running']}",

@@ -164,6 +164,16 @@ def test_the_schema_names_every_route(site: Site) -> None:
     assert all(operation.get("description") for path in schema["paths"].values() for operation in path.values())
 
 
+def test_tasks_are_counted_by_name_and_state(site: Site) -> None:
+    ids = [site.submit("fail", n, tags=["by-name"]) for n in range(3)] + [site.submit("add", 1, 1, tags=["by-name"])]
+    until(lambda: site.count("tag:by-name state:failed,succeeded") == len(ids), what="the ends")
+    found = site.json("/api/v1/facets", q="tag:by-name")
+    assert found["by_name"] == {"fail": {"failed": 3}, "add": {"succeeded": 1}}
+    html = site.http.get("/tasks?q=tag:by-name+state:failed&group=name").text
+    assert "3 match, of 1 name" in re.sub("<[^>]+>", "", html)
+    assert f'href="/tasks?q={quote("tag:by-name state:failed name:fail")}"' in html
+
+
 def test_a_worker_has_a_page_with_its_memory_its_rate_and_what_it_ran(site: Site) -> None:
     task_id = site.submit("add", 1, 1)
     until(lambda: site.json(f"/api/v1/tasks/{task_id}")["state"] == "succeeded", what="the end")

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -191,7 +191,15 @@ async def test_the_facets_of_names_states_queues_and_priorities_are_exact(archiv
         assert facets.states == Counter(task.state.value for task in mine)
         assert facets.names == Counter(task.name for task in mine)
         assert facets.queues == Counter(task.queue for task in mine)
+        assert facets.by_name == _by_name(mine)
         assert facets.priorities == Counter(PRIORITIES[task.rank].value for task in mine)
+
+
+def _by_name(tasks: Iterable[Task]) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {}
+    for task in tasks:
+        counts.setdefault(task.name, Counter())[task.state.value] += 1
+    return counts
 
 
 async def test_the_facets_of_other_searches_count_the_newest(archive: Archive) -> None:
@@ -199,6 +207,7 @@ async def test_the_facets_of_other_searches_count_the_newest(archive: Archive) -
     wanted = parse("args:alpha", NOW)
     facets = await archive.searcher.facets(wanted)
     assert (facets.total, facets.exact) == (len(archive.right(wanted)), True)
+    assert facets.by_name == _by_name(task for task in archive.tasks if fits(task, wanted))
     await archive.fill(6000, seed=2)
     facets = await archive.searcher.facets(wanted)
     assert not facets.exact

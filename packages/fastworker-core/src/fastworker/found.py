@@ -31,6 +31,7 @@ class Facets:
         total: all of them.
         exact: False if only the newest of them were counted.
         states, names, queues, priorities: how many by each value.
+        by_name: of each name, how many by state.
     """
 
     total: int = 0
@@ -39,6 +40,7 @@ class Facets:
     names: dict[str, int] = field(default_factory=dict)
     queues: dict[str, int] = field(default_factory=dict)
     priorities: dict[str, int] = field(default_factory=dict)
+    by_name: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

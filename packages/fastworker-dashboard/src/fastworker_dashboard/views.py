@@ -28,6 +28,7 @@ MOST_LANES: Final = 500
 MOST_SCHEDULES: Final = 100
 MOST_NODES: Final = 200
 LATELY: Final = 20
+MOST_NAMES: Final = 500
 
 Params = Mapping[str, str]
 
@@ -131,6 +132,8 @@ async def tasks(client: Client, params: Params) -> View:
         wanted = parse(text, time.time())
     except InvalidSearch as error:
         return View("tasks.html", "Tasks", {"q": text, "complaint": str(error), "live": False}, status=400)
+    if params.get("group") == "name":
+        return await _tasks_by_name(client, text, wanted)
     page, everything = await asyncio.gather(
         client.search(wanted, limit=PAGE_SIZE, before=before, redact=True), client.facets()
     )
@@ -155,6 +158,29 @@ async def tasks(client: Client, params: Params) -> View:
             "only": only,
             "priority_names": [priority.value for priority in PRIORITIES],
             "live": before is None,
+        },
+    )
+
+
+async def _tasks_by_name(client: Client, text: str, wanted: TaskFilter) -> View:
+    """All that match, counted by name and state."""
+    facets = await client.facets(wanted)
+    rest = _without(text, "name")
+    rows = [
+        (name, f"{rest} {term('name', name)}".strip(), sum(states.values()), states)
+        for name, states in facets.by_name.items()
+    ]
+    found = sorted(rows, key=lambda row: (-row[2], row[0]))
+    return View(
+        "tasks_by_name.html",
+        "Tasks by name",
+        {
+            "q": text,
+            "facets": facets,
+            "columns": [state.value for state in STATES if facets.states.get(state.value)],
+            "rest": _without(rest, "state"),
+            "rows": found[:MOST_NAMES],
+            "more": max(0, len(found) - MOST_NAMES),
         },
     )
 

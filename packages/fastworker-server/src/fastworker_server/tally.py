@@ -50,6 +50,7 @@ class Tally:
     def facets(self, wanted: TaskFilter) -> Facets:
         """The counts of the tasks with the filter's names, queues, priorities and states; all else is overlooked."""
         states, names, queues, ranks = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
+        by_name: dict[str, Counter[str]] = {}
         for key, counts in self._matching(wanted):
             for state, number in counts.items():
                 if number > 0 and state is not State.NEW and (not wanted.states or state in wanted.states):
@@ -57,8 +58,9 @@ class Tally:
                     names[key[0]] += number
                     queues[key[1]] += number
                     ranks[key[2]] += number
+                    by_name.setdefault(key[0], Counter())[state.value] += number
         priorities = {PRIORITIES[rank].value: ranks[rank] for rank in sorted(ranks)}
-        return Facets(states.total(), True, dict(states), dict(names), dict(queues), priorities)
+        return Facets(states.total(), True, dict(states), dict(names), dict(queues), priorities, {**by_name})
 
     def kinds(self, wanted: TaskFilter) -> list[tuple[str, State]]:
         """The names and states that tasks with the filter's names, queues, priorities and states can have now."""

@@ -318,6 +318,7 @@ def count(db: sqlite3.Connection, found: FoundSeqs) -> Facets:
     """What was found, counted."""
     marks = ", ".join("?" * len(found.seqs))
     states, names, queues, ranks = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
+    by_name: dict[str, dict[str, int]] = {}
     for state, name, queue, rank in db.execute(
         f"SELECT state, name, queue, rank FROM tasks WHERE seq IN ({marks})", found.seqs
     ):
@@ -325,8 +326,9 @@ def count(db: sqlite3.Connection, found: FoundSeqs) -> Facets:
         names[name] += 1
         queues[queue] += 1
         ranks[rank] += 1
+        by_name.setdefault(name, Counter())[state] += 1
     priorities = {PRIORITIES[rank].value: number for rank, number in sorted(ranks.items())}
-    return Facets(len(found.seqs), found.next is None, dict(states), dict(names), dict(queues), priorities)
+    return Facets(len(found.seqs), found.next is None, dict(states), dict(names), dict(queues), priorities, by_name)
 
 
 def failure_groups(db: sqlite3.Connection, limit: int) -> list[FailureGroup]:
