@@ -15,9 +15,10 @@ from fastworker.errors import FastWorkerError
 from fastworker.search import TaskFilter, parse, to_text
 from fastworker.tasks import Priority
 from fastworker_dashboard.access import User
+from fastworker_dashboard.forms import form_fields
 from fastworker_dashboard.pages import page_response, root_of
 from fastworker_dashboard.request import Admin, NotAllowed, Operator, TheClient, not_found
-from fastworker_dashboard.views import View, form_fields
+from fastworker_dashboard.views import View
 
 actions = APIRouter(include_in_schema=False)
 

@@ -21,6 +21,7 @@ from fastworker.search import STATES, TaskFilter, parse, to_text
 from fastworker.tasks import PRIORITIES, Attempt, Definition, TaskInfo
 from fastworker.views import LaneView, LimitsView, WorkflowNode
 from fastworker_dashboard import charts, graph
+from fastworker_dashboard.forms import form_fields
 
 PAGE_SIZE: Final = 50
 TOP: Final = 5
@@ -407,42 +408,6 @@ def _options(definition: Definition | None) -> list[tuple[str, Any]]:
         for name in options.__dataclass_fields__
         if (value := getattr(options, name)) not in (None, ())
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class FormField:
-    """One parameter of a task, as a field of a form."""
-
-    name: str
-    kind: str
-    required: bool
-    default: str
-    choices: Sequence[str] = ()
-
-
-def form_fields(definition: Definition) -> list[FormField]:
-    """A field per parameter of the schema; what is not a plain value is written as JSON."""
-    properties: dict[str, Any] = definition.parameters.get("properties", {})
-    required = definition.parameters.get("required", [])
-    return [
-        FormField(
-            name,
-            _kind(schema),
-            name in required,
-            "" if "default" not in schema else _as_text(schema["default"], _kind(schema)),
-            [str(choice) for choice in schema.get("enum", ())],
-        )
-        for name, schema in properties.items()
-    ]
-
-
-def _kind(schema: Mapping[str, Any]) -> str:
-    kind = schema.get("type")
-    return kind if kind in ("string", "integer", "number", "boolean") else "json"
-
-
-def _as_text(value: Any, kind: str) -> str:
-    return value if kind == "string" and isinstance(value, str) else json.dumps(value)
 
 
 async def schedules(client: Client, params: Params) -> View:
