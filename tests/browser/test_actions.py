@@ -6,6 +6,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
+from fastworker.portal import wait_for
 from tests.browser.conftest import OpenTab
 from tests.dashboard.site import Site
 from tests.support.waiting import until
@@ -156,6 +157,42 @@ def test_a_worker_is_drained_and_gets_tasks_again(site: Site, tab: OpenTab) -> N
     expect(page.locator("tbody .state")).to_have_text("drained")
     page.get_by_role("button", name=re.compile("^Undrain ")).click()
     expect(page.locator("tbody .state")).to_have_text("ready")
+
+
+def test_a_schedule_is_run_now_paused_and_resumed(site: Site, tab: OpenTab) -> None:
+    wait_for(site.cluster.client.client.add_schedule("by-hand", "add", [20, 1], cron="0 6 1 1 *"))
+    page = tab().page
+    page.goto(f"{site.url}/schedules")
+    page.get_by_role("button", name="Pause by-hand").click()
+    message(page, "Paused")
+    page.get_by_role("button", name="Resume by-hand").click()
+    message(page, "Resumed")
+    page.get_by_role("button", name="Run now by-hand").click()
+    message(page, "Submitted")
+    until(lambda: site.count("args:20 name:add state:succeeded") == 1, what="the end")
+    page.goto(f"{site.url}/tasks?q=args:20+name:add")
+    page.locator("#rows a").first.click()
+    page.locator("#facts").get_by_role("link", name="by-hand").click()
+    expect(page.locator("[id='s-by-hand']")).to_be_in_viewport()
+
+
+def test_an_action_on_many_tasks_is_stopped_on_the_way(site: Site, tab: OpenTab) -> None:
+    site.http.post("/api/v1/queues/long/pause")
+    for _ in range(8):
+        site.cluster.client.submit_many("add", [(n, 1) for n in range(1000)], queue="long")
+    page = tab().page
+    page.goto(f"{site.url}/tasks?q=queue:long")
+    page.get_by_text("that match").click()
+    page.get_by_role("button", name="Cancel all…").click()
+    page.get_by_role("button", name=re.compile("^Cancel 8")).click()
+    message(page, "Started in the background")
+    expect(page.locator("#jobs progress").first).to_be_visible()
+    page.locator("#jobs").get_by_role("button", name="Stop").click()
+    message(page, "Stopped")
+    expect(page.locator("#jobs tbody tr").first).to_contain_text("stopped")
+    assert 0 < site.count("queue:long state:queued") < 8000
+    site.http.post("/api/v1/bulk", json={"action": "delete", "q": "queue:long"})
+    site.http.post("/api/v1/queues/long/resume")
 
 
 def test_a_task_is_submitted_from_the_form_of_its_type(site: Site, tab: OpenTab) -> None:
