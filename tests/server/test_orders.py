@@ -209,6 +209,7 @@ def test_a_crash_stands_in_the_history_as_one(stage: Stage) -> None:
     stage.submit("t")
     stage.engine.leave(_started_at(stage, "first"), stage.now)
     [attempt] = stage.task("t").history
+    assert attempt.pid == 1, "whoever looks for the process that died has to know it"
     assert (attempt.outcome, attempt.worker) == ("crashed", "first")
     assert attempt.error is not None
     assert attempt.error.type == "fastworker.WorkerLost"

@@ -166,6 +166,7 @@ class Attempt:
 
     Attributes:
         outcome: `failed`, `timeout` or `crashed`.
+        pid: of the worker's process; None if the control plane was restarted meanwhile.
     """
 
     number: int
@@ -174,6 +175,7 @@ class Attempt:
     ended_at: float
     outcome: str
     error: ErrorInfo | None = None
+    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,7 @@ class Task:
     # In memory only.
     order: int = 0  # place in the queue: FIFO within a rank
     estimate: float = 0.0  # seconds that this attempt is expected to run
+    pid: int | None = None  # of the worker that has it
     recovering: bool = False  # running at a restart; its worker has not come back yet
     cancelling: bool = False  # somebody wants it stopped while it runs
     missing: int = 0  # how many tasks it still waits for

@@ -67,7 +67,7 @@ class Engine(Queue):
 
     def _start(self, task: Task, worker: WorkerRecord, estimate: float | None, now: float) -> Order:
         task.attempt += 1
-        task.worker = worker.name
+        task.worker, task.pid = worker.name, worker.place.pid
         task.started_at = now
         task.cancelling = False
         task.stopped_by = "interrupted"
@@ -267,6 +267,7 @@ class Engine(Queue):
             return False
         if task.state is State.RUNNING and task.attempt == token.attempt and task.worker == worker.name:
             worker.assign(task, self.catalog.estimate(task.name))
+            task.pid = worker.place.pid
             task.recovering = False
             return True
         too_late = task.state is State.RUNNING and self.recovering_until is None
@@ -297,7 +298,7 @@ class Engine(Queue):
                 task.due_at = None
                 self._move(task, Move.RELEASE, now)
             self._move(task, Move.START, now)
-        task.worker = worker.name
+        task.worker, task.pid = worker.name, worker.place.pid
         task.started_at = now
         task.recovering = False
         worker.assign(task, self.catalog.estimate(task.name))

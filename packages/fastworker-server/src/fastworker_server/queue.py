@@ -282,7 +282,7 @@ class Queue:
         error = error or task.error
         if error is not None and len(error.traceback) > HISTORY_TRACEBACK:
             error = replace(error, traceback=error.traceback[-HISTORY_TRACEBACK:])
-        attempt = Attempt(task.attempt, task.worker or "", task.started_at or now, now, outcome, error)
+        attempt = Attempt(task.attempt, task.worker or "", task.started_at or now, now, outcome, error, task.pid)
         task.history = (*task.history, attempt)[-LONGEST_HISTORY:]
 
     def _queue_again(self, task: Task, what: Move, now: float) -> None:
