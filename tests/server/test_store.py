@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -266,3 +270,40 @@ async def test_nothing_is_acknowledged_while_the_disk_takes_nothing_and_nothing_
         assert store.failure is None
     async with opened(SqliteStore(tmp_path)) as (_, recovered):
         assert [found.args for found in recovered.tasks] == [task.args]
+
+
+# ---- checkpoints -------------------------------------------------------------------------------------------------
+
+
+def times_begun(folder: Path) -> int:
+    """How often the write-ahead log has begun anew (SQLite, "The WAL Header")."""
+    return int.from_bytes((folder / "queue.db-wal").read_bytes()[12:16], "big")
+
+
+@pytest.mark.parametrize("sync", ["normal", "full"])
+async def test_the_log_is_moved_into_the_database_while_commits_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: Literal["normal", "full"]
+) -> None:
+    monkeypatch.setattr("fastworker_server.storage.checkpoints.AFTER", 100)
+    async with opened(SqliteStore(tmp_path, sync)) as (store, _):
+        store.save([a_task(0)])
+        await store.saved()
+        began, saved, deadline = times_begun(tmp_path), 0, time.monotonic() + 20
+        while times_begun(tmp_path) < began + 3:
+            assert time.monotonic() < deadline
+            saved += 1
+            store.save([a_task(saved)])
+            await store.saved()
+            await asyncio.sleep(0)  # a small commit is made without a pause
+    async with opened(SqliteStore(tmp_path)) as (_, recovered):
+        assert [task.seq for task in recovered.tasks] == list(range(saved + 1))
+
+
+async def test_who_waits_for_a_commit_does_not_wait_for_the_chores_behind_it(store: SqliteStore) -> None:
+    heard, go_on = asyncio.Event(), threading.Event()
+    store.save([a_task(1)])
+    store.when_saved(heard.set)
+    chore = store.do(lambda _db: go_on.wait(10))
+    await asyncio.wait_for(heard.wait(), 5)
+    go_on.set()
+    assert await chore

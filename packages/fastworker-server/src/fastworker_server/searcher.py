@@ -31,9 +31,10 @@ class Searcher:
         self._store = store
         self._tally = tally
 
-    async def page(self, wanted: TaskFilter, limit: int, before: int | None) -> FoundTasks:
-        """One page of tasks, newest first."""
-        await self._current()
+    async def page(self, wanted: TaskFilter, limit: int, before: int | None, *, current: bool = True) -> FoundTasks:
+        """One page of tasks, newest first. `current`: False waits for no commit; the latest moves may be missing."""
+        if current:
+            await self._current()
         kinds = self._tally.kinds(wanted)
         look = partial(search.find, wanted=wanted, kinds=kinds, limit=limit, before=before, words=self._words)
         return await self._store.read(lambda db: _with_tasks(db, look(db)))

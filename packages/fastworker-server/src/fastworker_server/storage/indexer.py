@@ -20,6 +20,8 @@ PAUSE: Final = 0.1
 REST: Final = 0.005
 """Seconds between two goes while nothing else is written."""
 AFTER_FAILURE: Final = 30.0
+FAILURES_AT_ONCE: Final = 100
+"""Failures that are entered in one go: about 1 ms, for which a commit may have to wait."""
 
 Do = Callable[[Callable[[sqlite3.Connection], bool]], Awaitable[bool]]
 
@@ -36,6 +38,7 @@ class Indexer:
         self._failures: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._work: asyncio.Task[None] | None = None
+        self._entering = asyncio.Lock()
         self._behind = False
         self._written = 0
         self.words = False
@@ -55,7 +58,7 @@ class Indexer:
     def written(self, inserted: int) -> None:
         """A commit has been made, with so many new tasks."""
         self._written += inserted
-        self._behind = self._behind or (self.words and inserted > 0)
+        self._behind = self._behind or (self.words and inserted > 0) or bool(self._failures)
         if self._behind and self._timer is None and self._work is None:
             self._start_in(PAUSE)
 
@@ -69,13 +72,14 @@ class Indexer:
         Raises:
             StoreError: the store can't be written.
         """
-        if self._failures:
-            seqs, self._failures = self._failures, set()
+        async with self._entering:
+            left, self._failures = list(self._failures), set()
             try:
-                await self._do(partial(self._enter_failures, seqs))
-            except StoreError:
-                self._failures |= seqs
-                raise
+                while left:
+                    await self._do(partial(self._enter_failures, left[-FAILURES_AT_ONCE:]))
+                    del left[-FAILURES_AT_ONCE:]
+            finally:
+                self._failures.update(left)
 
     def forget(self, db: sqlite3.Connection, seqs: Iterable[int]) -> None:
         """These tasks are deleted; inside the transaction that does it."""
@@ -95,7 +99,8 @@ class Indexer:
         self._written = 0
         try:
             await self.catch_up()
-            self._behind = await self._do(self._enter_arguments)
+            more = self.words and await self._do(self._enter_arguments)
+            self._behind = more or bool(self._failures)
         except StoreError as error:
             logger.warning("the index of words can't be written: %s; trying again in %.0f s", error, AFTER_FAILURE)
             wait = AFTER_FAILURE

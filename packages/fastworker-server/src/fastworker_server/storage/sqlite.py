@@ -2,8 +2,9 @@
 
 What changes while a commit is under way goes into the next one, each task once, in the state that it has by then.
 A small commit is made right in the event loop where it only copies to the page cache (`sync normal`): about 40 µs, less
-than the way to the writer thread and back. Whatever may wait for the disk (large commits, `sync full`, checkpoints) is
-the writer thread's.
+than the way to the writer thread and back. Whatever may wait for the disk (large commits, `sync full`) is the writer
+thread's. Checkpoints wait for it longest, so they have a thread of their own, beside the commits: see
+`fastworker_server.storage.checkpoints`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fastworker.lifecycle import OPEN, State
 from fastworker.tasks import Task
 from fastworker_server.schedule_record import ScheduleRecord
 from fastworker_server.storage import rows, schedule_rows
+from fastworker_server.storage.checkpoints import Checkpoints
 from fastworker_server.storage.indexer import Indexer
 from fastworker_server.storage.kinds import Kind
 from fastworker_server.storage.migrations import FORMAT, migrate
@@ -42,8 +44,8 @@ SMALL: Final = 16_384
 """Bytes up to which a commit is made in the event loop."""
 ROW_BYTES: Final = 400
 """Of a row without its payloads, with its share of the indexes."""
-CHECKPOINT_AFTER: Final = 16 * 1024 * 1024
-"""Bytes in the write-ahead log after which it is moved into the database."""
+PAGE: Final = 4096
+SHARED_PAGES: Final = 60
 SOON: Final = 0.005
 """Seconds that a commit nobody waits for may wait for company."""
 TRY_AGAIN_AFTER: Final = 0.5
@@ -66,6 +68,11 @@ class _Batch:
     chores: list[Callable[[], None]]
     size: int
 
+    @property
+    def pages(self) -> int:
+        """About how many pages it writes: each row several, in the table and its indexes, but many rows share them."""
+        return 3 + min(2 * len(self.tasks), SHARED_PAGES) + self.size // PAGE + SHARED_PAGES // 2 * len(self.chores)
+
 
 class SqliteStore:
     """Tasks in an SQLite file, or in memory.
@@ -87,10 +94,12 @@ class SqliteStore:
         self._chores: list[Callable[[], None]] = []
         self._writing = False
         self._soon: asyncio.TimerHandle | None = None
-        self._logged = 0
+        self._checkpoints: Checkpoints | None = None
         self._swept = 0
         self.indexer = Indexer(self.do)
         self.failure: str | None = None
+        self.deletions = 0
+        """How often tasks were deleted: what was read before may be there no more."""
 
     # ---- open and close ------------------------------------------------------------------------------------------
 
@@ -145,6 +154,9 @@ class SqliteStore:
         if self._path is not None:
             self._db_for_reading = _connect(self._path)
             self._db_for_reading.execute("PRAGMA query_only = 1")
+            beside = _connect(self._path)
+            beside.execute(f"PRAGMA synchronous = {self._sync}")
+            self._checkpoints = Checkpoints(beside, self._path, self._loop, self.do)
         self._db.execute(schedule_rows.SCHEMA)
         return recover(self._db)
 
@@ -173,8 +185,12 @@ class SqliteStore:
         """Write what is left, and close."""
         self.indexer.close()
         await self.saved(try_once=True)
+        if self._checkpoints is not None:
+            await self._checkpoints.stop()
         await self._loop.run_in_executor(self._reader, self._db_for_reading.close)
         await self._loop.run_in_executor(self._writer, self._db.close)
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -226,9 +242,7 @@ class SqliteStore:
         for task in tasks:
             task.rewrite = False
         self._dirty, self._facts, self._schedules, self._callbacks, self._chores = {}, {}, {}, [], []
-        self._logged += batch.size
-        quick = batch.size <= SMALL and self._logged < CHECKPOINT_AFTER and not batch.chores
-        if quick and self._sync == "normal":
+        if batch.size <= SMALL and not batch.chores and self._sync == "normal":
             self._written(batch, self._commit(batch))
         else:
             self._writer.submit(self._write, batch)
@@ -255,15 +269,15 @@ class SqliteStore:
             await asyncio.wait([done], timeout=0.05)
 
     def _write(self, batch: _Batch) -> None:
-        """In the writer thread: one commit, chores, and a checkpoint when it is time for one."""
+        """In the writer thread: one commit, and chores, for which nobody waits who waits for the commit."""
         error = self._commit(batch)
-        if error is None:
-            for chore in batch.chores:
-                chore()
-        if error is None and self._logged >= CHECKPOINT_AFTER:
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            self._logged = 0
-        self._loop.call_soon_threadsafe(self._written, batch, error)
+        if error is not None or not batch.chores:
+            self._loop.call_soon_threadsafe(self._written, batch, error)
+            return
+        self._loop.call_soon_threadsafe(self._acknowledge, batch)
+        for chore in batch.chores:
+            chore()
+        self._loop.call_soon_threadsafe(self._go_on)
 
     def _commit(self, batch: _Batch) -> sqlite3.Error | None:
         try:
@@ -283,10 +297,20 @@ class SqliteStore:
         return None
 
     def _written(self, batch: _Batch, error: sqlite3.Error | None) -> None:
-        self._writing = False
         if error is not None:
+            self._writing = False
             self._try_again(batch, error)
             return
+        self._acknowledge(batch)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The next commit may begin."""
+        self._writing = False
+        self.flush()
+
+    def _acknowledge(self, batch: _Batch) -> None:
+        """It is committed."""
         if self.failure is not None:
             logger.warning("the store can be written again")
             self.failure = None
@@ -295,7 +319,8 @@ class SqliteStore:
         for callback in batch.callbacks:
             callback()
         self.indexer.written(len(batch.inserts))
-        self.flush()
+        if self._checkpoints is not None:
+            self._checkpoints.written(batch.pages)
 
     def _try_again(self, batch: _Batch, error: sqlite3.Error) -> None:
         """Nothing is acknowledged that is not written: keep it all, and try again soon."""
@@ -374,6 +399,7 @@ class SqliteStore:
         await self.do(run)
 
     def _delete(self, tasks: Sequence[tuple[int, str]], now: float) -> None:
+        self.deletions += bool(tasks)
         self._db.executemany("DELETE FROM tasks WHERE seq = ?", [(seq,) for seq, _ in tasks])
         self._db.executemany("REPLACE INTO forgotten VALUES (?, ?)", [(task_id, now) for _, task_id in tasks])
         self.indexer.forget(self._db, [seq for seq, _ in tasks])

@@ -1,15 +1,17 @@
 """The index of words: what stands in arguments and errors, by trigrams, written a little at a time behind the commits.
 
 `arguments` grows in the order of submissions up to a mark; what lies beyond the mark is searched row by row. Errors
-are few: they are entered before anybody searches. Without positions (`detail = none`) the index takes half the time and
-space; it gives candidates, which the search then looks at.
+are few: they are entered before anybody searches. The words of one that is no failure any more stay until its task is
+deleted or fails again: without its row in `failures` nobody finds it, and to take them out takes longer than all else
+that a retry does. Without positions (`detail = none`) the index takes half the time and space; it gives candidates,
+which the search then looks at.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from pydantic_core import to_json
 
@@ -31,6 +33,7 @@ SELECT seq, name, coalesce(json_extract(error, '$.type'), ''), coalesce(json_ext
     substr(coalesce(json_extract(error, '$.message'), ''), 1, {LONGEST_TEXT})
 FROM tasks WHERE state = 'failed' AND finished_at IS NOT NULL AND seq IN (SELECT value FROM json_each(?))
 """
+_NO_FAILURES: Final = "DELETE FROM failures WHERE seq IN (SELECT value FROM json_each(?))"
 
 
 def prepare(db: sqlite3.Connection) -> bool:
@@ -75,11 +78,11 @@ def enter_arguments(db: sqlite3.Connection) -> bool:
 def enter_failures(db: sqlite3.Connection, seqs: Iterable[int], *, with_words: bool) -> None:
     """Bring the table of failures up to date for these tasks. Inside a transaction."""
     some = (to_json(list(seqs)).decode(),)
-    _forget_failures(db, some, with_words)
+    db.execute(_NO_FAILURES, some)
     db.execute(_FAILED, some)
     if with_words:
         db.execute(
-            "INSERT INTO errors (rowid, text) SELECT seq, type || ' ' || message || ' ' || place FROM failures "
+            "REPLACE INTO errors (rowid, text) SELECT seq, type || ' ' || message || ' ' || place FROM failures "
             "WHERE seq IN (SELECT value FROM json_each(?))",
             some,
         )
@@ -99,12 +102,7 @@ def missed_failures(db: sqlite3.Connection) -> list[int]:
 def forget(db: sqlite3.Connection, seqs: Iterable[int], *, with_words: bool) -> None:
     """Take tasks out of all tables. Inside a transaction."""
     some = (to_json(list(seqs)).decode(),)
-    _forget_failures(db, some, with_words)
+    db.execute(_NO_FAILURES, some)
     if with_words:
         db.execute("DELETE FROM arguments WHERE rowid IN (SELECT value FROM json_each(?))", some)
-
-
-def _forget_failures(db: sqlite3.Connection, some: tuple[Any, ...], with_words: bool) -> None:
-    db.execute("DELETE FROM failures WHERE seq IN (SELECT value FROM json_each(?))", some)
-    if with_words:
         db.execute("DELETE FROM errors WHERE rowid IN (SELECT value FROM json_each(?))", some)
