@@ -76,7 +76,7 @@ dashboard: ## Try the dashboard in full size: a million tasks, a minute of load,
 
 .PHONY: shots
 shots: ## Keep a picture of every page of the dashboard in docs/images
-	$(uv) run pytest tests/browser/test_pages.py --shots
+	$(uv) run python -m tests.browser.pictures
 
 .PHONY: hosts
 hosts: ## Try what takes root on Linux: hosts on a network (iproute2), units (systemd)

@@ -26,7 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=600,
         help="seconds that 10,000 connections stall with --full (default: 600)",
     )
-    parser.addoption("--shots", action="store_true", help="keep a picture of every page of the dashboard for the docs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,22 +15,7 @@ from tests.dashboard.site import Site, running_site
 from tests.support.waiting import until
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
-SHOTS = Path(__file__).resolve().parents[2] / "docs" / "images"
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-SHOWN = (
-    "overview",
-    "tasks",
-    "task",
-    "workflow",
-    "failed",
-    "queues",
-    "workers",
-    "types",
-    "type",
-    "schedules",
-    "audit",
-    "about",
-)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +29,7 @@ def test_axe_is_the_one_that_was_published() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_accessible_strict_and_fits(
-    site: Site, pages: dict[str, str], tab: OpenTab, scheme: str, request: pytest.FixtureRequest
-) -> None:
+def test_every_page_is_accessible_strict_and_fits(site: Site, pages: dict[str, str], tab: OpenTab, scheme: str) -> None:
     """axe-core finds nothing, the policy reports nothing, nothing sticks out at any width."""
     one = tab(scheme=scheme)
     page = one.page
@@ -54,10 +37,6 @@ def test_every_page_is_accessible_strict_and_fits(
     for name, path in pages.items():
         page.set_viewport_size({"width": 1280, "height": 800})
         page.goto(site.url + path)
-        if request.config.getoption("--shots") and name in SHOWN:
-            SHOTS.mkdir(exist_ok=True)
-            page.wait_for_timeout(400)
-            page.screenshot(path=SHOTS / f"{name}-{scheme}.png")
         page.evaluate(axe)
         found = page.evaluate(
             "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
