@@ -29,6 +29,31 @@ def test_numbers_have_gaps_and_times_say_how_long_ago() -> None:
     assert words.ago(None) == "–"
 
 
+@pytest.mark.parametrize(
+    ("count", "text"), [(None, "–"), (52_428_800, "50 MB"), (1_200_000_000, "1.12 GB"), (3 * 1024**3, "3 GB")]
+)
+def test_memory_is_told_in_three_digits(count: int | None, text: str) -> None:
+    assert words.size(count) == text
+
+
+def test_a_time_to_come_is_told_by_day_and_minute() -> None:
+    assert words.day(1_800_000_000.0) == "Fri Jan 15 08:00"
+    assert words.day(1_800_000_007.0) == "Fri Jan 15 08:00:07"
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("/srv/shop/app/tasks/mail.py:7 in send", "…/tasks/mail.py:7 in send"),
+        ("C:\\shop\\app\\tasks.py:7 in send", "…/app/tasks.py:7 in send"),
+        ("tasks.py:7 in send", "tasks.py:7 in send"),
+        ("", ""),
+    ],
+)
+def test_a_place_is_told_without_the_folders_that_all_files_lie_in(place: str, text: str) -> None:
+    assert words.short_place(place) == text
+
+
 def test_json_is_laid_out_and_anything_else_is_left_as_it_is() -> None:
     assert words.pretty('{"a":1}') == '{\n  "a": 1\n}'
     assert words.pretty("not json") == "not json"

@@ -15,6 +15,7 @@ WIDTH = 640
 HEIGHT = 150
 LEFT = 36
 BOTTOM = 18
+MOST_TICKS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,17 @@ def _area(line: Line, top: float) -> str:
     )
 
 
-def _grid(top: float, start: float, step: float, count: int) -> list[str]:
+def _levels(top: float) -> list[str]:
     parts = []
     for share in (0.0, 0.5, 1.0):
         y = _y(top * share, top)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short(top * share)}</text>')
+    return parts
+
+
+def _grid(top: float, start: float, step: float, count: int) -> list[str]:
+    parts = _levels(top)
     for index, anchor in ((0, "start"), (count // 2, "middle"), (count - 1, "end")):
         at = datetime.fromtimestamp(start + index * step, UTC).strftime("%H:%M:%S" if step < 60 else "%H:%M")
         parts.append(
@@ -125,19 +131,26 @@ def histogram(counts: Sequence[int]) -> Markup:
     if not seen:
         return Markup("")
     shown = range(max(0, seen[0] - 1), min(len(counts), seen[-1] + 2))
-    most = max(counts)
+    top = _round_up(max(counts))
     width = (WIDTH - LEFT) / len(shown)
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="how long attempts ran">']
-    for place, index in enumerate(shown):
-        height = (HEIGHT - BOTTOM - 6) * counts[index] / most
-        parts.append(
-            f'<rect class="bar" x="{LEFT + place * width + 1:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" '
-            f'width="{max(1.0, width - 2):.1f}" height="{height:.1f}"><title>up to {duration(bucket_end(index))}: '
-            f"{counts[index]:,}</title></rect>"
-        )
-    for place, anchor in ((0, "start"), (len(shown) - 1, "end")):
-        x = LEFT + (place + (anchor == "end")) * width
+    told = "; ".join(f"up to {duration(bucket_end(index))}: {counts[index]:,}" for index in shown if counts[index])
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="how long attempts ran: {told}">',
+        *_levels(top),
+        *(_bar(LEFT + place * width, width, counts[index], top, index) for place, index in enumerate(shown)),
+    ]
+    step = -(-len(shown) // MOST_TICKS)
+    for place in range(0, len(shown), step):
+        x = LEFT + (place + 0.5) * width
         text = duration(bucket_end(shown[place]))
-        parts.append(f'<text class="tick" x="{x:.0f}" y="{HEIGHT - 3}" text-anchor="{anchor}">{text}</text>')
+        parts.append(f'<text class="tick" x="{x:.0f}" y="{HEIGHT - 3}" text-anchor="middle">{text}</text>')
     parts.append("</svg>")
     return Markup("".join(parts))
+
+
+def _bar(x: float, width: float, count: int, top: float, bucket: int) -> str:
+    y = _y(count, top)
+    return (
+        f'<rect class="bar" x="{x + 1:.1f}" y="{y:.1f}" width="{max(1.0, width - 2):.1f}" '
+        f'height="{_y(0, top) - y:.1f}"><title>up to {duration(bucket_end(bucket))}: {count:,}</title></rect>'
+    )

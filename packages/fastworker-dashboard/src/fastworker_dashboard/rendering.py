@@ -39,8 +39,8 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         number=words.number, size=words.size, rate=words.rate, duration=words.duration, moment=words.moment,
-        clock=words.clock, ago=words.ago, pretty=words.pretty, arguments=words.arguments,
-        segment=lambda text: quote(text, safe=""),
+        clock=words.clock, day=words.day, short_place=words.short_place, ago=words.ago,
+        pretty=words.pretty, arguments=words.arguments, segment=lambda text: quote(text, safe=""),
     )  # fmt: skip
     environment.globals.update(navigation=NAVIGATION, release=RELEASE, asset=asset_version, term=term)
     return environment

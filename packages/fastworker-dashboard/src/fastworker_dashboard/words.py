@@ -9,6 +9,7 @@ from typing import Final
 
 _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 LONGEST_SHOWN: Final = 100_000
+PARTS_OF_A_PLACE: Final = 2
 
 
 def number(value: float | None) -> str:
@@ -68,6 +69,19 @@ def clock(at: float | None) -> str:
     when = datetime.fromtimestamp(at, UTC)
     today = datetime.fromtimestamp(time.time(), UTC).date()
     return when.strftime("%H:%M:%S" if when.date() == today else "%b %d %H:%M")
+
+
+def day(at: float) -> str:
+    """A time to come, to the minute where it is at a full one."""
+    when = datetime.fromtimestamp(at, UTC)
+    return when.strftime("%a %b %d %H:%M" if at % 60 == 0 else "%a %b %d %H:%M:%S")
+
+
+def short_place(text: str) -> str:
+    """Where an error was raised, without the folders that all files of a project lie in."""
+    path, colon, rest = text.rpartition(":")
+    folders = path.replace("\\", "/").split("/")
+    return text if len(folders) <= PARTS_OF_A_PLACE else f"…/{'/'.join(folders[-PARTS_OF_A_PLACE:])}{colon}{rest}"
 
 
 def ago(at: float | None) -> str:
