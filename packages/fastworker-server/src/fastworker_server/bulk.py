@@ -27,9 +27,9 @@ from fastworker_server.tally import Tally
 logger = logging.getLogger("fastworker.bulk")
 
 READ_AT_ONCE: Final = 500
-AT_ONCE: Final = 50
-"""Tasks between two turns of the event loop: about a millisecond. With fewer, more pages are written per task."""
-PAUSE: Final = 0.005
+AT_ONCE: Final = 32
+"""Tasks between two turns of the event loop: about a millisecond, and a commit small enough to be made in it."""
+PAUSE: Final = 0.006
 """Seconds between two goes at least; else as long as the last one took, so that half of the time is for others."""
 REMEMBERED: Final = 50
 _FITTING: Final = {"retry": TERMINAL, "cancel": OPEN, "delete": TERMINAL, "reprioritise": OPEN}
