@@ -14,12 +14,12 @@ from playwright.sync_api import Browser, sync_playwright
 
 from fastworker import group
 from fastworker.portal import wait_for
-from tests.browser import shop
 from tests.browser.conftest import CHROMIUM
 from tests.dashboard.site import Site, running_site
 from tests.support.waiting import until
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "images"
+SHOP = Path(__file__).with_name("shop.py")
 OPEN_FOR = 125.0
 WORKERS = ("worker-1", "worker-2")
 
@@ -47,22 +47,28 @@ def buy(site: Site, number: int, chance: random.Random) -> None:
 
 
 def scene(site: Site) -> dict[str, str]:
-    """What stands on the pages beside the trade; the path of each page."""
+    """What stands on the pages beside the trade: a workflow, a report that is written."""
+    from tests.browser import shop  # here: the workers are forked from a process that imports this file
+
     sizes = group([shop.resize_image.s("uploads/cat.jpg", width) for width in (320, 640, 1280)])
     gallery = str(wait_for(sizes.then(shop.publish_gallery.s()).submit()))
     running = site.submit("build_report", "2026-10", 600)
     site.submit("import_catalogue", "spring", queue="search")
     site.submit("send_email", "alan@example.org", "reminder", delay=3600)
     until(lambda: site.json(f"/api/v1/tasks/{gallery}")["state"] == "succeeded", 30, "the gallery")
-    until(lambda: site.count("state:failed name:charge_card") > 0, 30, "a card that is declined")
+    return {"workflow": gallery, "running": running}
+
+
+def paths(site: Site, ids: dict[str, str]) -> dict[str, str]:
+    """The path of each page."""
     [failed] = site.json("/api/v1/tasks", q="state:failed name:charge_card", limit=1)["tasks"]
     return {
         "overview": "/",
         "tasks": "/tasks",
         "tasks-by-name": "/tasks?group=name",
         "task": f"/tasks/{failed['id']}",
-        "task-running": f"/tasks/{running}",
-        "workflow": f"/tasks/{gallery}",
+        "task-running": f"/tasks/{ids['running']}",
+        "workflow": f"/tasks/{ids['workflow']}",
         "failed": "/failed",
         "queues": "/queues",
         "workers": "/workers",
@@ -94,15 +100,15 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="shop-"))
     try:
         with running_site(folder, "--processes", "0") as site, sync_playwright() as playwright:
-            shutil.copy(shop.__file__, folder / "tasks.py")
+            shutil.copy(SHOP, folder / "tasks.py")
             for name in WORKERS:
                 site.cluster.worker("--concurrency", "8", name=name)
-            paths = scene(site)
+            ids = scene(site)
             trade(site)
             site.http.post("/api/v1/queues/search/pause")
             site.http.post("/api/v1/bulk", json={"action": "retry", "q": "state:failed name:index_product"})
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            take(browser, site, paths)
+            take(browser, site, paths(site, ids))
             browser.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
