@@ -73,7 +73,7 @@ def forgets_what_the_disk_refused(self: SqliteStore, batch: Any, error: Exceptio
         callback()
 
 
-@mutant(Pump, "_note_workers", seed=118)
+@mutant(Pump, "_note_workers", seed=196)
 def awaits_no_worker_twice(self: Pump) -> None:
     places = {worker.name: worker.place for worker in self._engine.workers.values()}
     if places != self._known_workers:

@@ -15,6 +15,7 @@ from fastworker.protocol import Hello, Order, Submission, Token
 from fastworker.tasks import Priority, Task
 from fastworker_server.engine import Engine
 from fastworker_server.queue import Patience
+from fastworker_server.turns import Turns
 from fastworker_server.workers import WorkerPlace, WorkerRecord
 from tests.simulation.disk import SimExecutor
 from tests.simulation.network import SimDialer, SimListener
@@ -31,7 +32,7 @@ SMALL: dict[str, Any] = {
     "fastworker_server.limits._SWEEP_FROM": 2,
     "fastworker_server.lanes._SWEEP_FROM": 8,
     "fastworker_server.locks._SWEEP_FROM": 2,
-    "fastworker_server.turns._SWEEP_FROM": 2,
+    "fastworker_server.turns._SWEEP_FROM": 3,
 }
 """Sizes from which on tables are swept, and how many ended tasks are remembered."""
 
@@ -51,12 +52,25 @@ class SimClock:
         return self._simulation.world.now + self._simulation.wall_clock_is_off
 
 
+class WatchedTurns(Turns):
+    """The real turns; the judge has to know when keys are forgotten, for the others' numbers move on with that."""
+
+    def __init__(self, checker: Checker) -> None:
+        super().__init__()
+        self._checker = checker
+
+    def sweep(self, rank: int, served: int) -> None:
+        super().sweep(rank, served)
+        self._checker.turns.swept(rank)
+
+
 class WatchedEngine(Engine):
     """The real engine; the checker sees each of its decisions."""
 
     def __init__(self, patience: Patience, random: Random, next_seq: int, checker: Checker) -> None:
         super().__init__(patience, random, next_seq)
         self._checker = checker
+        self.lanes._turns = WatchedTurns(checker)
 
     def dispatch(self, now: float) -> Iterable[tuple[WorkerRecord, Order]]:
         yield from super().dispatch(now)

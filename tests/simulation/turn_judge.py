@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastworker.lifecycle import Move, State
 from fastworker.tasks import Task
+from fastworker_server.turns import AHEAD
 from tests.simulation.ledger import short
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Line:
     """By tenant: turns that nobody took, since their tasks have left the queue otherwise."""
     passed: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """By waiting tenant: the turns of each other one since its own last."""
+    moved_on: int = 0
+    """By how much tenants that are forgotten have made the numbers of those move on who come anew."""
 
 
 class TurnJudge:
@@ -60,6 +63,12 @@ class TurnJudge:
             self._leaves(task, taken=False)
             self._queued(task, again=False, rank=rank)
 
+    def swept(self, rank: int) -> None:
+        """The engine has forgotten tenants of this rank."""
+        for (_, other), line in self._lines.items():
+            if other == rank and any(line.queued.values()):
+                line.moved_on += 1 + AHEAD
+
     def recovered(self) -> None:
         """A new control plane gives out turns anew."""
         self._lines.clear()
@@ -79,6 +88,8 @@ class TurnJudge:
     def _queued(self, task: Task, *, again: bool, rank: int | None = None) -> None:
         place = (task.queue, self._checker.rank(task.id) if rank is None else rank)
         line, tenant = self._lines[place], self._tenant(task)
+        if not any(line.queued.values()):
+            line.moved_on = 0
         if not line.queued[tenant]:
             line.passed[tenant].clear()
         line.queued[tenant].add(task.id)
@@ -99,6 +110,7 @@ class TurnJudge:
         for other, queued in line.queued.items():
             if queued and other != tenant:
                 line.passed[other][tenant] += 1
-                turns, allowed = line.passed[other][tenant], IN_A_ROW + line.withdrawn[other]
+                turns = line.passed[other][tenant]
+                allowed = IN_A_ROW + line.withdrawn[other] + line.moved_on
                 text = f"{short(task.id)}: {tenant} had {turns} turns while {other} waited for one"
                 self._checker.require(turns <= allowed, text)

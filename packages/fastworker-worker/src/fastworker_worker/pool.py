@@ -33,6 +33,7 @@ from fastworker.middleware import Middleware
 from fastworker.protocol import Outcome, Token
 from fastworker.sizes import megabytes
 from fastworker_worker.executor import Execution, call_blocking, run_async, run_blocking
+from fastworker_worker.memory import resident
 from fastworker_worker.processes import ProcessSlots, Recycle
 
 logger = logging.getLogger("fastworker.worker")
@@ -334,6 +335,10 @@ class Pool:
     def waiting(self) -> int:
         """Attempts in the backlog."""
         return len(self._backlog)
+
+    def memory(self) -> int | None:
+        """Bytes that this process and its process slots hold; None if that can't be told."""
+        return resident(self._pid) + self.processes.all_memory() or None
 
     def cancel_all(self) -> None:
         """Interrupt every coroutine and ask every thread."""

@@ -42,7 +42,6 @@ from fastworker.sealing import Sealer, sealer
 from fastworker.session import FRAME_BYTES
 from fastworker_worker.capture import capture
 from fastworker_worker.executor import Execution, describe
-from fastworker_worker.memory import resident
 from fastworker_worker.pool import Pool
 from fastworker_worker.processes import Recycle, check_importable
 
@@ -312,12 +311,8 @@ class Worker:
         """Say that we live."""
         if self._stopped.is_set():
             return
-        self._connection.post(Heartbeat(memory=self._memory()))
+        self._connection.post(Heartbeat(memory=self._pool.memory()))
         self._loop.call_later(HEARTBEAT_EVERY, self._beat)
-
-    def _memory(self) -> int | None:
-        """Bytes that this process and its process slots hold; None if that can't be told."""
-        return resident(os.getpid()) + self._pool.processes.all_memory() or None
 
 
 def _modules_for_processes(tasks: Registry) -> list[str]:
