@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
@@ -48,7 +48,7 @@ def _export_traces() -> bool:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    exporter = _exporter("TRACES", "trace_exporter", "OTLPSpanExporter")
+    exporter = _exporter("TRACES", _spans_over_http, _spans_over_grpc)
     if exporter is not None:
         said = any(os.environ.get(f"OTEL_BSP_MAX_{what}_SIZE") for what in ("QUEUE", "EXPORT_BATCH"))
         waiting, at_once = (None, None) if said else (SPANS, SPANS_AT_ONCE)
@@ -62,21 +62,50 @@ def _export_metrics() -> bool:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-    exporter = _exporter("METRICS", "metric_exporter", "OTLPMetricExporter")
+    exporter = _exporter("METRICS", _metrics_over_http, _metrics_over_grpc)
     if exporter is not None:
         metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(exporter)]))
     return exporter is not None
 
 
-def _exporter(signal: str, module: str, name: str) -> Any:
+def _exporter(signal: str, over_http: Callable[[], Any], over_grpc: Callable[[], Any]) -> Any:
     """The exporter of the protocol that the environment names; None if it is not installed."""
     protocol = _said(signal, "PROTOCOL") or "http/protobuf"
-    package = "grpc" if protocol == "grpc" else "http"
+    is_grpc = protocol == "grpc"
     try:
-        return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), name)()
+        return over_grpc() if is_grpc else over_http()
     except ModuleNotFoundError:
+        package = "grpc" if is_grpc else "http"
         logger.error("OTLP over %s needs pip install opentelemetry-exporter-otlp-proto-%s", protocol, package)
         return None
+
+
+def _spans_over_http() -> Any:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
+
+
+def _spans_over_grpc() -> Any:
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # type: ignore[import-not-found, unused-ignore]
+        OTLPSpanExporter,
+    )
+
+    return OTLPSpanExporter()
+
+
+def _metrics_over_http() -> Any:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter()
+
+
+def _metrics_over_grpc() -> Any:
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # type: ignore[import-not-found, unused-ignore]
+        OTLPMetricExporter,
+    )
+
+    return OTLPMetricExporter()
 
 
 def _wants(signal: str) -> bool:
