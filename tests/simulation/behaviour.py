@@ -20,8 +20,9 @@ from fastworker.errors import (
     UnknownDependency,
 )
 from fastworker.protocol import Submission
+from fastworker.tasks import is_idempotent_id
 from tests.simulation import orders, wishes
-from tests.simulation.ledger import short
+from tests.simulation.ledger import Ledger, short
 from tests.simulation.processes import ClientProcess
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ async def _do(process: ClientProcess, simulation: Simulation, action: str) -> No
     known = list(ledger.submitted)
     some = random.choice(known) if known else None
     match action:
-        case "submit_again" if some is not None:
+        case "submit_again" if some is not None and _may_be_known(process, ledger, some):
             await _submit(process, simulation, [replace(ledger.submitted[some], again=True)])
+        case "submit_again":
+            pass
         case "ask":
             await _ask(process, some)
         case "pause":
@@ -73,6 +76,12 @@ async def _do(process: ClientProcess, simulation: Simulation, action: str) -> No
                 await ORDERS[action](process, simulation, some)
         case _:
             await _submit(process, simulation, _wish(process, simulation, action))
+
+
+def _may_be_known(process: ClientProcess, ledger: Ledger, task_id: str) -> bool:
+    """Whether this client can know the id: it is its own, or was accepted, or is made of a key."""
+    is_own = short(task_id).startswith(f"{process.name.removeprefix('client-')}.")
+    return is_own or task_id in ledger.accepted or is_idempotent_id(task_id)
 
 
 def _wish(process: ClientProcess, simulation: Simulation, action: str) -> list[Submission]:

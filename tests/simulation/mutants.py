@@ -81,9 +81,9 @@ def awaits_no_worker_twice(self: Pump) -> None:
         self._store.save_fact("workers", [place._asdict() for place in places.values()])
 
 
-@mutant(Pump, "_must_be_stored_first", seed=46)
-def gives_work_to_workers_that_the_store_does_not_know(self: Pump, task: Task, worker: WorkerRecord) -> bool:
-    return task.options.acks == "early" or bool(task.inputs)
+@mutant(Pump, "_note_workers")
+def the_next_control_plane_awaits_nobody(self: Pump) -> None:
+    self._stored_workers = {worker.name: worker.place for worker in self._engine.workers.values()}
 
 
 _recover = Engine.recover
@@ -214,7 +214,7 @@ def the_window_forgets_the_older_half(self: Window, now: float) -> float:
     return _free_at(self, now + half) - half
 
 
-@mutant(Limit, "follow", seed=89)
+@mutant(Limit, "follow", seed=108)
 def a_limit_that_changes_begins_anew(self: Limit, before: Limit) -> None:
     self.lanes = before.lanes
 
