@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -45,9 +46,9 @@ FIFTY = Crowd(15, 10, 15, 10, 90.0)
 """Longer than the lease of a worker."""
 
 
-@pytest.fixture(scope="module")
-def fort(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fort]:
-    with running_fort(tmp_path_factory.mktemp("fort")) as fort:
+@pytest.fixture
+def fort(tmp_path: Path) -> Iterator[Fort]:
+    with running_fort(tmp_path) as fort:
         yield fort
 
 
