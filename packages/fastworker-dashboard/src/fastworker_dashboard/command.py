@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 import sys
-import threading
 from typing import Annotated, Final
 
 import typer
@@ -14,6 +12,7 @@ import uvicorn
 
 from fastworker.cli.output import LogLevel, Url, announce, set_up_logging
 from fastworker.errors import AddressInUse, ConfigurationError
+from fastworker.parent import end_with_parent
 from fastworker.settings import Settings, load_settings
 from fastworker_dashboard.access import Role
 from fastworker_dashboard.app import dashboard as make_dashboard
@@ -42,7 +41,7 @@ def dashboard(
         hosts=[*settings.dashboard_hosts, settings.dashboard_host], trace_url=settings.dashboard_trace_url,
     )  # fmt: skip
     if with_parent:
-        _end_with_parent()
+        end_with_parent()
     announce(f"FastWorker dashboard  http://{shown}:{where[1]}{prefix}/")
     config = uvicorn.Config(
         application, log_level=log_level.lower(), access_log=False, server_header=False, timeout_graceful_shutdown=1
@@ -121,14 +120,3 @@ def bind(host: str, port: int) -> socket.socket:
             continue
         return listening
     raise AddressInUse(f"the ports {port} to {port + PORTS_TRIED - 1} of {host} are taken: choose another with --port")
-
-
-def _end_with_parent() -> None:
-    """End when standard input closes: the control plane holds its other end."""
-
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-        os._exit(0)
-
-    threading.Thread(target=watch, name="fastworker-parent", daemon=True).start()

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +20,7 @@ import typer
 
 from fastworker.client import Client
 from fastworker.errors import ConnectionFailed
+from fastworker.parent import when_parent_ends
 from fastworker.settings import StoreKind
 
 FIRST_WORD_WITHIN: Final = 60.0
@@ -150,19 +150,8 @@ def _log(folder: Path) -> Path:
     return folder / "log"
 
 
-def _end_with_parent() -> None:
-    """End when standard input closes: the parent holds its other end, so it is gone, however that came about."""
-
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="fastworker-parent", daemon=True).start()
-
-
 if __name__ == "__main__":
     from fastworker.cli import main
 
-    _end_with_parent()
+    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     main(["start", *sys.argv[1:]])

@@ -25,6 +25,7 @@ from fastworker.errors import TaskTimeout
 from fastworker.function import AnyTaskFunction, registry
 from fastworker.log_records import log_to_standard_error
 from fastworker.middleware import Middleware, active_middleware
+from fastworker.parent import when_parent_ends
 from fastworker.protocol import Order, Outcome
 from fastworker.resources import running
 from fastworker_worker.capture import capture
@@ -185,25 +186,13 @@ def _ring(timeout: float, _number: int, _frame: FrameType | None) -> None:
     raise TaskTimeout(f"it ran longer than its timeout of {timeout:g} s")
 
 
-def _end_with_worker() -> None:
-    """End when standard input closes: the worker holds its other end, so it is gone, however that came about."""
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 1024):
-                pass
-        os.killpg(0, signal.SIGKILL)  # what the task has started, too
-
-    threading.Thread(target=watch, name="fastworker-parent", daemon=True).start()
-
-
 def main() -> None:
     """The slot process. Arguments: the descriptors of the socket, the file for last words at a crash, and the page."""
     connection, last_words, page = descriptors = [int(argument) for argument in sys.argv[1:4]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     faulthandler.enable(last_words)
-    _end_with_worker()
+    when_parent_ends(lambda: os.killpg(0, signal.SIGKILL))  # what the task has started, too
     with socket.socket(fileno=connection) as sock:
         Slot(sock, Page(page)).serve()
 
