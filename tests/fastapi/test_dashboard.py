@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
@@ -60,22 +58,18 @@ def test_it_is_there_again_when_the_application_is_started_again(shop: FastAPI) 
 
 
 @pytest.fixture
-def alone(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    """An application with a control plane of its own, in this very process."""
-    monkeypatch.setenv("FASTWORKER_RUNTIME_DIR", str(cluster.runtime))
-    monkeypatch.setenv("FASTWORKER_STORE_PATH", str(tmp_path / "store"))
-    app = FastAPI()
-    app.add_middleware(FastWorkerMiddleware, embedded=True)
+def alone(embedding: FastAPI) -> FastAPI:
+    """It submits a task and tells the result."""
 
     @task(name="mounted_sum")
     async def mounted_sum(a: int, b: int) -> int:
         return a + b
 
-    @app.get("/sum")
+    @embedding.get("/sum")
     async def sum_() -> int:
         return await (await mounted_sum.submit(2, 3)).result(timeout=10)
 
-    return app
+    return embedding
 
 
 def test_it_shows_the_embedded_control_plane(alone: FastAPI) -> None:

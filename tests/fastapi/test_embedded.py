@@ -141,19 +141,15 @@ def await_success(web: WebServer, task_id: str) -> None:
 
 
 @pytest.fixture
-def alone(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    """An application in this very process, with a store and a socket of its own."""
-    monkeypatch.setenv("FASTWORKER_RUNTIME_DIR", str(cluster.runtime))
-    monkeypatch.setenv("FASTWORKER_STORE_PATH", str(tmp_path / "store"))
-    app = FastAPI()
-    app.add_middleware(FastWorkerMiddleware, embedded=True)
+def alone(embedding: FastAPI) -> FastAPI:
+    """It submits a task and tells the result."""
 
-    @app.get("/sum")
+    @embedding.get("/sum")
     async def sum_(client: FastWorkerClient) -> int:
         total: int = await (await client.submit("embedded_sum", [2, 3])).result(timeout=10)
         return total
 
-    return app
+    return embedding
 
 
 def test_testclient_needs_no_other_process(alone: FastAPI) -> None:

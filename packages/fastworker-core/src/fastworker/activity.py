@@ -63,6 +63,9 @@ class TypeActivity:
     per_second: float = 0.0
 
 
+PausedKind = Literal["queue", "name"]
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Somebody has paused a queue, or the tasks of a name.
@@ -71,7 +74,7 @@ class Pause:
         by: a user of the dashboard, or a client.
     """
 
-    what: Literal["queue", "name"]
+    what: PausedKind
     target: str
     by: str
     at: float

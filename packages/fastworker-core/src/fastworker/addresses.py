@@ -99,6 +99,12 @@ def needs_key(text: str) -> bool:
     return text.startswith(LAN) or any(map(is_encrypted, split(text)))
 
 
+def host_and_port(url: str) -> tuple[str, str]:
+    """The two parts of an address of a network; an IPv6 host keeps its brackets."""
+    host, _, port = url.partition("://")[2].rpartition(":")
+    return host, port
+
+
 def is_encrypted(url: str) -> bool:
     """Whether an address needs a key."""
     return url.startswith("tls+tcp://")

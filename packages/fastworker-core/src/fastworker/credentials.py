@@ -8,7 +8,6 @@ plane. Where it listens plays no part. The control plane reads the role from the
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from pydantic import SecretStr
 
 from fastworker.addresses import LAN, is_encrypted, split
 from fastworker.errors import ConfigurationError
-from fastworker.key_file import accepted_keys, key_for, load_keys
+from fastworker.key_file import accepted_keys, key_for, search_key
 from fastworker.keys import Key
 from fastworker.settings import Settings
 
@@ -80,10 +79,7 @@ def credential_for(url: str, settings: Settings, given: SecretStr | None = None)
     if settings.certificates is None or given is not None or not (searched or any(map(is_encrypted, places))):
         return key_for(url, settings, given)
     certificates = load_certificates(settings.certificates)
-    if searched:
-        with contextlib.suppress(ConfigurationError):  # then the network is not searched
-            return replace(certificates, search_key=load_keys(settings)[0].for_dialing())
-    return certificates
+    return replace(certificates, search_key=search_key(settings)) if searched else certificates
 
 
 def accepted_credentials(settings: Settings) -> tuple[Key, ...] | Certificates:

@@ -25,7 +25,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from fastworker.addresses import checked, is_encrypted
+from fastworker.addresses import checked, host_and_port, is_encrypted
 from fastworker.errors import ConfigurationError
 from fastworker.keys import Key
 
@@ -184,18 +184,13 @@ class Answering:
 
 def addresses_for_others(listen: Iterable[str]) -> list[str]:
     """Those addresses of a control plane that another machine can use with the key."""
-    return [url for url in listen if is_encrypted(url) and not _is_loopback(_host_and_port(url)[0])]
+    return [url for url in listen if is_encrypted(url) and not _is_loopback(host_and_port(url)[0])]
 
 
 def seen_from_outside(url: str, our_host: str) -> str:
     """An address as another machine has to dial it: all interfaces become the one that it sees."""
-    host, port = _host_and_port(url)
+    host, port = host_and_port(url)
     return f"tls+tcp://{our_host}:{port}" if host in ("", "*", "0.0.0.0", "[::]") else url
-
-
-def _host_and_port(url: str) -> tuple[str, str]:
-    host, _, port = url.partition("://")[2].rpartition(":")
-    return host, port
 
 
 def _is_loopback(host: str) -> bool:

@@ -77,9 +77,13 @@ def key_for(url: str, settings: Settings, given: SecretStr | None = None) -> Key
     """The key with which a peer connects to an address, or to one of several, if that needs one."""
     if needs_key(url):
         return load_keys(settings, given)[0].for_dialing()
-    if LAN in split(url):
-        with contextlib.suppress(ConfigurationError):  # then the network is not searched
-            return load_keys(settings, given)[0].for_dialing()
+    return search_key(settings, given) if LAN in split(url) else None
+
+
+def search_key(settings: Settings, given: SecretStr | None = None) -> Key | None:
+    """The key with which to search the network beside other places; without one it is not searched."""
+    with contextlib.suppress(ConfigurationError):
+        return load_keys(settings, given)[0].for_dialing()
     return None
 
 

@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
+from fastworker.sizes import megabytes
+
 _UNITS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 LONGEST_SHOWN: Final = 100_000
 PARTS_OF_A_PLACE: Final = 2
@@ -29,8 +31,7 @@ def size(count: int | None) -> str:
     """Bytes, to three digits."""
     if count is None:
         return "–"
-    mega = count / 1024**2
-    return f"{mega:.0f} MB" if mega < 1000 else f"{mega / 1024:.3g} GB"
+    return megabytes(count) if count < 1000 * 1024**2 else f"{count / 1024**3:.3g} GB"
 
 
 def rate(value: float) -> str:

@@ -9,19 +9,19 @@ import contextlib
 import os
 import platform
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from fastworker.addresses import listening_addresses
+from fastworker.addresses import host_and_port, listening_addresses
 from fastworker.cli.output import set_up_logging
 from fastworker.discovery import Answering, addresses_for_others, checked_name, seen_from_outside
 from fastworker.errors import ConfigurationError
 from fastworker.key_file import accepted_keys
 from fastworker.multicast import answer_forever, our_hosts
+from fastworker.parent import end_with_parent
 from fastworker.settings import Settings, load_settings
 
 UNKNOWN_HOST: Final = "THIS-HOST"
@@ -50,7 +50,7 @@ def lines_for_another_machine(settings: Settings) -> list[str]:
     if settings.key is not None:
         return ["export FASTWORKER_KEY=…    # the same key as here, or that of a role", *start]
     program = Path(sys.executable).with_name("fastworker")
-    login = f"{os.environ.get('USER', 'USER')}@{_host_of(seen_from_outside(_told(settings)[0], host))}"
+    login = f"{os.environ.get('USER', 'USER')}@{host_and_port(seen_from_outside(_told(settings)[0], host))[0]}"
     return [f"ssh {login} {program} key show --role worker | fastworker key save", *start]
 
 
@@ -67,7 +67,7 @@ def discovery(name: str, listen: Annotated[list[str], typer.Option()]) -> None:
     """Answer those who look for a control plane, until standard input closes."""
     set_up_logging("info")
     settings = load_settings()
-    _end_with_parent()
+    end_with_parent()
     answering = Answering(name, listen, accepted_keys(settings))
 
     def follow_keys() -> None:
@@ -88,21 +88,6 @@ def _told(settings: Settings) -> list[str]:
 
 def _name(settings: Settings) -> str:
     return checked_name(settings.lan_name or platform.node().partition(".")[0] or "fastworker")
-
-
-def _host_of(url: str) -> str:
-    return url.partition("://")[2].rpartition(":")[0]
-
-
-def _end_with_parent() -> None:
-    """End when standard input closes: the control plane holds its other end."""
-
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-        os._exit(0)
-
-    threading.Thread(target=watch, name="fastworker-parent", daemon=True).start()
 
 
 if __name__ == "__main__":
