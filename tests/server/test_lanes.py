@@ -131,9 +131,9 @@ def test_who_paused_it_first_is_told_until_it_is_resumed(stage: Stage) -> None:
     lanes = stage.engine.lanes
     lanes.pause("mail", "add", "ann", 5.0)
     lanes.pause("mail", None, "bob", 6.0)
-    assert lanes.pauses == [Pause("queue", "mail", "ann", 5.0), Pause("name", "add", "ann", 5.0)]
+    assert list(lanes.pauses.values()) == [Pause("queue", "mail", "ann", 5.0), Pause("name", "add", "ann", 5.0)]
     lanes.resume("mail", None)
-    assert lanes.pauses == [Pause("name", "add", "ann", 5.0)]
+    assert list(lanes.pauses.values()) == [Pause("name", "add", "ann", 5.0)]
 
 
 # ---- routes ----------------------------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ from fastworker.upstream import LEFT_OUT
 from fastworker_server import queue, waiting
 from fastworker_server.dependencies import Dependencies, input_of
 from fastworker_server.engine import Engine
+from fastworker_server.engine_facts import EngineFacts
 from fastworker_server.lanes import Lane, Lanes, Route
 from fastworker_server.limits import Limit, Limits, Window
 from fastworker_server.locks import Locks
 from fastworker_server.peers import Peers
-from fastworker_server.pump import Pump
 from fastworker_server.sessions import Peer
 from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.turns import Turns
@@ -73,17 +73,19 @@ def forgets_what_the_disk_refused(self: SqliteStore, batch: Any, error: Exceptio
         callback()
 
 
-@mutant(Pump, "_note_workers", seed=196)
-def awaits_no_worker_twice(self: Pump) -> None:
-    places = {worker.name: worker.place for worker in self._engine.workers.values()}
-    if places != self._known_workers:
-        self._known_workers = self._stored_workers = places
-        self._store.save_fact("workers", [place._asdict() for place in places.values()])
+_note_workers = EngineFacts._note_workers
 
 
-@mutant(Pump, "_note_workers")
-def the_next_control_plane_awaits_nobody(self: Pump) -> None:
-    self._stored_workers = {worker.name: worker.place for worker in self._engine.workers.values()}
+@mutant(EngineFacts, "_note_workers", seed=196)
+def awaits_no_worker_twice(self: EngineFacts) -> None:
+    with patch.object(self._engine, "expected_workers", {}):
+        _note_workers(self)
+    self._stored_workers = self._engine.places()
+
+
+@mutant(EngineFacts, "_note_workers")
+def the_next_control_plane_awaits_nobody(self: EngineFacts) -> None:
+    self._stored_workers = self._engine.places()
 
 
 _recover = Engine.recover

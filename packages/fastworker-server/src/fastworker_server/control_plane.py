@@ -8,7 +8,6 @@ import os
 import platform
 from collections import Counter
 from random import Random
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -23,6 +22,7 @@ from fastworker_server.bulk import Bulk
 from fastworker_server.clock import Clock
 from fastworker_server.door import Door
 from fastworker_server.engine import Engine
+from fastworker_server.engine_facts import restore
 from fastworker_server.key_watch import watch_keys
 from fastworker_server.observer import Observer
 from fastworker_server.onlookers import Onlookers
@@ -159,22 +159,10 @@ class ControlPlane:
         self.engine.counts.update(recovered.counts)
         self.tally.add(recovered.kinds)
         self.tally.add(Counter(Kind(task.name, task.queue, task.rank, task.state) for task in recovered.tasks))
-        paused: dict[str, Any] = recovered.facts.get("paused", {})
-        by: dict[str, tuple[str, float]] = paused.get("by", {})
-        for queue in paused.get("queues", []):
-            self.engine.lanes.pause(queue, None, *by.get(f"queue {queue}", ()))
-        for name in paused.get("names", []):
-            self.engine.lanes.pause(None, name, *by.get(f"name {name}", ()))
-        for name in paused.get("workers", []):
-            self.engine.pause_worker(name, paused=True)
-        self.engine.limits.set_by_client.update(_LIMITS.validate_python(recovered.facts.get("limits", {})))
-        self.engine.catalog.restore_secrets(recovered.facts.get("secrets", {}))
         self.engine.locks.restore(recovered.locks)
         self.engine.remember(recovered.upstream)
-        self.engine.limits.counted.update(recovered.facts.get("counted", {}))
         self.engine.limits.earlier(recovered.starts)
-        self.engine.limits.restore_holds(recovered.facts.get("holds", []), now)
-        workers = [WorkerPlace(**worker) for worker in recovered.facts.get("workers", [])]
+        workers = restore(self.engine, recovered.facts, now)
         alive = [worker for worker in workers if _may_live(worker)]
         self.engine.recover(recovered.tasks, alive, now)
         self.schedules.recover(recovered.schedules, now)

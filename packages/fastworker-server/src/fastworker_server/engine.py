@@ -37,6 +37,7 @@ class Engine(Queue):
         self.stops: list[tuple[WorkerRecord, Token]] = []
         self.stale_reports = 0
         self.expected_workers: dict[str, WorkerPlace] = {}
+        self.place_changes = 0
         self.recovering_until: float | None = None
         self.paused_workers: set[str] = set()
         self.worker_pauses = 0
@@ -237,6 +238,7 @@ class Engine(Queue):
             if not self._adopt(worker, token, now):
                 drop.append(token)
         self.workers[worker.name] = worker
+        self.place_changes += 1
         worker.paused = worker.name in self.paused_workers
         self.catalog.learn(hello.definitions)
         self.complete_options(worker.names, now)
@@ -321,6 +323,10 @@ class Engine(Queue):
         worker.slots = slots
         self.lanes.reroute(self.workers.values())
 
+    def places(self) -> dict[str, WorkerPlace]:
+        """Where the workers run that are here, or are awaited still; `place_changes` grows whenever that changes."""
+        return self.expected_workers | {worker.name: worker.place for worker in self.workers.values()}
+
     def pause_worker(self, name: str, *, paused: bool) -> None:
         """Give a worker no new tasks, or give it tasks again; also after it has come back."""
         self.worker_pauses += 1
@@ -347,6 +353,7 @@ class Engine(Queue):
         if self.workers.get(worker.name) is not worker:
             return
         del self.workers[worker.name]
+        self.place_changes += 1
         worker.connected = False
         self.timers.cancel(worker.lost_timer)
         self.timers.cancel(worker.lease_timer)
@@ -395,6 +402,7 @@ class Engine(Queue):
         for task in [task for task in self.tasks.values() if task.state is State.WAITING]:
             self._collect(task, now)
         self.expected_workers = {worker.name: worker for worker in workers}
+        self.place_changes += len(self.expected_workers)
         if self.expected_workers or running:
             self.recovering_until = now + self.patience.recovery
             self.timers.at(self.recovering_until, self._end_recovery)
@@ -404,6 +412,7 @@ class Engine(Queue):
     def not_expected(self, worker: str, now: float) -> None:
         """A worker of the earlier control plane is known to be dead."""
         self.expected_workers.pop(worker, None)
+        self.place_changes += 1
         if self.recovering_until is not None and not self.expected_workers:
             self._end_recovery(now)
 
@@ -411,6 +420,7 @@ class Engine(Queue):
         if self.recovering_until is None:
             return
         self.recovering_until = None
+        self.place_changes += len(self.expected_workers)
         self.expected_workers.clear()
         for task in [task for task in self.tasks.values() if task.recovering]:
             task.recovering = False

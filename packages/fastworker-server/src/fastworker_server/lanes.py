@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
-from fastworker.activity import Pause
+from fastworker.activity import Pause, PausedKind
 from fastworker.lifecycle import State
 from fastworker.tasks import PRIORITIES, Task
 from fastworker.views import LaneView
@@ -183,9 +183,7 @@ class Lanes:
         self._turns = Turns()
         self._sweep_at = _SWEEP_FROM
         self.revision = 0  # of what is paused
-        self.paused_queues: set[str] = set()
-        self.paused_names: set[str] = set()
-        self.pauses: list[Pause] = []
+        self.pauses: dict[tuple[PausedKind, str], Pause] = {}
         self.totals = [0] * len(PRIORITIES)
 
     def enqueue(self, task: Task, now: float, *, again: bool = False) -> None:
@@ -272,21 +270,27 @@ class Lanes:
 
     def pause(self, queue: str | None, name: str | None, by: str = "", now: float = 0.0) -> None:
         """Hold the lanes of a queue, of a name. What is paused already stays paused by whom it was."""
-        if queue is not None and queue not in self.paused_queues:
-            self.paused_queues.add(queue)
-            self.pauses.append(Pause("queue", queue, by, now))
-        if name is not None and name not in self.paused_names:
-            self.paused_names.add(name)
-            self.pauses.append(Pause("name", name, by, now))
+        if queue is not None:
+            self.pauses.setdefault(("queue", queue), Pause("queue", queue, by, now))
+        if name is not None:
+            self.pauses.setdefault(("name", name), Pause("name", name, by, now))
         self._review()
 
     def resume(self, queue: str | None, name: str | None) -> None:
         """Open them again."""
-        self.paused_queues.discard(queue or "")
-        self.paused_names.discard(name or "")
-        open_again = {("queue", queue), ("name", name)}
-        self.pauses = [pause for pause in self.pauses if (pause.what, pause.target) not in open_again]
+        self.pauses.pop(("queue", queue or ""), None)
+        self.pauses.pop(("name", name or ""), None)
         self._review()
+
+    @property
+    def paused_queues(self) -> set[str]:
+        """The queues that are paused."""
+        return {target for what, target in self.pauses if what == "queue"}
+
+    @property
+    def paused_names(self) -> set[str]:
+        """The task names that are paused."""
+        return {target for what, target in self.pauses if what == "name"}
 
     def _review(self) -> None:
         self.revision += 1
@@ -295,7 +299,7 @@ class Lanes:
             lane.review()
 
     def _is_paused(self, lane: Lane) -> bool:
-        return lane.key[0] in self.paused_queues or lane.key[1] in self.paused_names
+        return ("queue", lane.key[0]) in self.pauses or ("name", lane.key[1]) in self.pauses
 
     # ---- routes --------------------------------------------------------------------------------------------------
 

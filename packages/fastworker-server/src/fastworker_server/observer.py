@@ -59,5 +59,5 @@ class Observer:
             paused_queues=sorted(lanes.paused_queues),
             paused_names=sorted(lanes.paused_names),
             flows=self._flows.rates(now),
-            pauses=list(lanes.pauses),
+            pauses=list(lanes.pauses.values()),
         )

@@ -12,13 +12,14 @@ from fastworker.schedule import is_firing_id
 from fastworker.tasks import Task
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine
+from fastworker_server.engine_facts import EngineFacts
 from fastworker_server.observer import Observer
 from fastworker_server.schedules import Schedules
 from fastworker_server.sessions import Peer, Sessions, cancel_timer
 from fastworker_server.storage.sqlite import SqliteStore
 from fastworker_server.timers import NEVER
 from fastworker_server.waiting import Waiting
-from fastworker_server.workers import WorkerPlace, WorkerRecord
+from fastworker_server.workers import WorkerRecord
 
 ANSWER_BYTES = 4096
 """What an answer is reckoned at in a frame."""
@@ -51,15 +52,10 @@ class Pump:
         self._to_say: list[tuple[Peer, Message]] = []
         self._to_record: dict[Peer, int] = {}
         self._held_orders: set[str] = set()
+        self._facts = EngineFacts(engine, store)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
         self._keeping: asyncio.TimerHandle | None = None
-        self._known_workers: dict[str, WorkerPlace] = {}
-        self._stored_workers: dict[str, WorkerPlace] = {}
-        self._known_limits = 0
-        self._known_holds = 0
-        self._known_definitions = 0
-        self._known_pauses = 0
 
     def accept(self, peer: Peer, request: int) -> None:
         """Once it is stored, tell the client that its submit request was taken in."""
@@ -89,9 +85,7 @@ class Pump:
             self._observer.tell(moves)
             self._keep_counts_soon()
         self._store.save_schedules(self._schedules.take_changes())
-        self._note_workers()
-        self._note_secrets()
-        self._note_orders()
+        self._facts.note(now)
         self._commit()
         self._set_timer(now)
 
@@ -124,7 +118,7 @@ class Pump:
             task.options.acks == "early"
             or bool(task.inputs)
             or (is_firing_id(task.id) and not task.stored)
-            or self._stored_workers.get(worker.name) != worker.place
+            or not self._facts.knows(worker)
         )
 
     def _send_stops(self) -> None:
@@ -139,44 +133,6 @@ class Pump:
         self._engine.stops.clear()
 
     # ---- commit --------------------------------------------------------------------------------------------------
-
-    def _note_workers(self) -> None:
-        """Keep in the store which workers there are: after a restart they are awaited, also those that were still."""
-        places = self._engine.expected_workers | {w.name: w.place for w in self._engine.workers.values()}
-        if places != self._known_workers:
-            self._known_workers = places
-            self._store.save_fact("workers", [place._asdict() for place in places.values()])
-            self._store.when_saved(partial(setattr, self, "_stored_workers", places))
-
-    def _note_secrets(self) -> None:
-        """Keep in the store which parameters hold secrets: tasks may be looked at before a worker has told it again."""
-        catalog = self._engine.catalog
-        if catalog.revision != self._known_definitions:
-            self._known_definitions = catalog.revision
-            self._store.save_fact("secrets", catalog.with_secrets())
-
-    def _note_orders(self) -> None:
-        """Keep in the store what clients have ordered, what tasks have asked for, and how far back starts count."""
-        limits, lanes = self._engine.limits, self._engine.lanes
-        if limits.revision != self._known_limits:
-            self._known_limits = limits.revision
-            self._store.save_fact("limits", limits.set_by_client)
-            self._store.save_fact("counted", dict(limits.counted))
-        if limits.holds_revision != self._known_holds:
-            self._known_holds = limits.holds_revision
-            self._store.save_fact("holds", limits.holds(self._clock.now()))
-        pauses = lanes.revision + self._engine.worker_pauses
-        if pauses != self._known_pauses:
-            self._known_pauses = pauses
-            self._store.save_fact(
-                "paused",
-                {
-                    "queues": sorted(lanes.paused_queues),
-                    "names": sorted(lanes.paused_names),
-                    "workers": sorted(self._engine.paused_workers),
-                    "by": {f"{pause.what} {pause.target}": (pause.by, pause.at) for pause in lanes.pauses},
-                },
-            )
 
     def _keep_counts_soon(self) -> None:
         if self._keeping is None:
