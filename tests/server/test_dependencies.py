@@ -384,9 +384,12 @@ def test_an_order_that_was_requeued_keeps_its_inputs_over_a_restart(stage: Stage
     assert order.inputs == {"a": "1"}
 
 
-def test_failures_that_are_remembered_no_more_are_dropped() -> None:
+def test_failures_that_are_remembered_no_more_are_dropped_and_only_they() -> None:
     dependencies = Dependencies()
-    task = stored(1, "b", State.FAILED, "a")
-    dependencies.failed(task, "a")
-    dependencies.forget(task)
+    forgotten, kept = (stored(1, task_id, State.FAILED, "a") for task_id in ("b", "c"))
+    dependencies.failed(forgotten, "a")
+    dependencies.failed(kept, "a")
+    dependencies.forget(forgotten)
+    assert dependencies.failed_because_of("a") == [kept]
+    dependencies.forget(kept)
     assert dependencies.failed_because_of("a") == []

@@ -24,7 +24,7 @@ class Dependencies:
 
     def __init__(self) -> None:
         self._dependents: dict[str, dict[str, Task]] = {}
-        self._failed: dict[str, list[Task]] = {}  # because of which other one
+        self._failed: dict[str, dict[str, Task]] = {}  # because of which other one
         self._members: dict[str, dict[str, Task]] = {}  # open tasks of each workflow
 
     def add(self, task: Task, needed: str) -> None:
@@ -45,11 +45,11 @@ class Dependencies:
 
     def failed(self, task: Task, because: str) -> None:
         """A task has failed only because of that one."""
-        self._failed.setdefault(because, []).append(task)
+        self._failed.setdefault(because, {})[task.id] = task
 
     def failed_because_of(self, needed: str) -> list[Task]:
         """The tasks that failed only because of this one, as far as they are remembered."""
-        return self._failed.get(needed, [])
+        return list(self._failed.get(needed, {}).values())
 
     def no_longer_failed(self, needed: str) -> None:
         """They run again, like this one."""
@@ -58,7 +58,9 @@ class Dependencies:
     def forget(self, task: Task) -> None:
         """A task is remembered no more."""
         for needed in task.ties.needs:
-            self._failed.pop(needed, None)
+            failed = self._failed.get(needed)
+            if failed is not None and failed.pop(task.id, None) and not failed:
+                del self._failed[needed]
 
     def joined(self, task: Task) -> None:
         """A task of a workflow is open."""
