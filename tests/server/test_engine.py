@@ -383,10 +383,15 @@ def test_a_worker_that_stays_away_after_a_restart_is_lost() -> None:
     assert (stage.dispatch(), stage.task("t").crashes) == ([("other", "t", 2)], 1)
 
 
-def test_a_worker_that_is_known_to_be_dead_is_not_awaited() -> None:
-    stage = _restarted(_running("t"))
-    stage.engine.not_expected("w", stage.now)
-    assert (stage.state("t"), stage.engine.recovering_until) == (State.QUEUED, None)
+def test_what_failed_because_its_worker_came_back_without_it_is_requeued_like_any_other() -> None:
+    task = _running("t")
+    task.options = Options(acks="early")
+    stage = _restarted(task)
+    stage.join("w", 1)
+    assert stage.state("t") is State.FAILED
+    stage.engine.requeue(stage.task("t"), stage.now)
+    assert stage.started() == ["t"]
+    assert not stage.task("t").recovering
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.SCHEDULED, State.RETRYING])

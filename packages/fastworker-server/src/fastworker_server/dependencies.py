@@ -58,8 +58,8 @@ class Dependencies:
     def forget(self, task: Task) -> None:
         """A task is remembered no more."""
         for needed in task.ties.needs:
-            failed = self._failed.get(needed)
-            if failed is not None and failed.pop(task.id, None) and not failed:
+            failed = self._failed.get(needed, {})
+            if failed.pop(task.id, None) is not None and not failed:
                 del self._failed[needed]
 
     def joined(self, task: Task) -> None:

@@ -409,13 +409,6 @@ class Engine(Queue):
             if not self.expected_workers:
                 self._end_recovery(now)
 
-    def not_expected(self, worker: str, now: float) -> None:
-        """A worker of the earlier control plane is known to be dead."""
-        self.expected_workers.pop(worker, None)
-        self.place_changes += 1
-        if self.recovering_until is not None and not self.expected_workers:
-            self._end_recovery(now)
-
     def _end_recovery(self, now: float) -> None:
         if self.recovering_until is None:
             return
@@ -423,7 +416,6 @@ class Engine(Queue):
         self.place_changes += len(self.expected_workers)
         self.expected_workers.clear()
         for task in [task for task in self.tasks.values() if task.recovering]:
-            task.recovering = False
             self._lose(task, now)
 
 

@@ -290,7 +290,6 @@ class Queue:
             self._end(task, Move.CANCEL, now)
             return
         task.worker = None
-        task.recovering = False
         self._move(task, what, now)
         if not self._has_expired(task, now):
             self.lanes.enqueue(task, now, again=task.order > 0)
@@ -456,6 +455,7 @@ class Queue:
             self.locks.started(task)
             self.limits.started(task.name, task.ties.key, now)
         elif before is State.RUNNING:
+            task.recovering = False
             self.limits.stopped(task.name, task.ties.key, now)
         self._tell(task, before, now)
 
