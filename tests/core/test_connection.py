@@ -233,6 +233,23 @@ async def test_a_silent_peer_notices_a_restart_too(plane: FakeControlPlane, clie
     await eventually(lambda: len(client.welcomes) == 2)
 
 
+async def test_a_peer_whose_welcome_was_lost_with_the_control_plane_is_welcomed_by_the_next(
+    plane: FakeControlPlane,
+) -> None:
+    """The introduction was acknowledged, so it is not sent again by itself."""
+    plane.welcomes = False
+    client = Client(plane.url)
+    opening = asyncio.ensure_future(client.connection.open(10))
+    await eventually(lambda: plane.hellos and client.connection._session.idle)
+    plane.stop()
+    plane.forget()
+    plane.welcomes = True
+    plane.start()
+    await opening
+    assert len(plane.hellos) == 2
+    await client.connection.close()
+
+
 async def test_more_than_a_window_waits_for_a_control_plane_that_is_away(
     plane: FakeControlPlane, client: Client
 ) -> None:

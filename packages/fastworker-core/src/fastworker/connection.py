@@ -309,7 +309,7 @@ class Connection:
         self._here.set()
         self._watch_soon()
         self._session.reconnected(self._loop.time())
-        if self._welcomed is not None and self._welcomed.done():
+        if self._session.idle:
             self._dialer.send(self._session.bare_acknowledgement())  # are we still known?
         self.flush()
 
