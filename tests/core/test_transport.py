@@ -447,6 +447,31 @@ def test_the_fork_error_is_a_connection_error() -> None:
     assert issubclass(ForkError, ConnectionError)
 
 
+# ---- threads -------------------------------------------------------------------------------------------------
+
+
+THREADS = """
+    import asyncio
+    from pathlib import Path
+    from fastworker.transport import Dialer
+
+    async def main():
+        dialer = Dialer(asyncio.get_running_loop())
+        names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+        print(names.count("nng:task"))
+        dialer.close()
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the names of threads")
+def test_nng_has_no_more_threads_for_its_callbacks_than_were_wished() -> None:
+    with program(THREADS) as process:
+        printed, _ = process.communicate(timeout=60)
+    assert printed == f"{transport.TASK_THREADS}\n"
+
+
 # ---- events of pipes -----------------------------------------------------------------------------------------
 
 
