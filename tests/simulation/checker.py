@@ -19,7 +19,7 @@ from fastworker_server.engine import Engine
 from fastworker_server.explain import explain
 from fastworker_server.workers import WorkerRecord
 from tests.simulation.graph_judge import GraphJudge
-from tests.simulation.ledger import Execution, Violation, short
+from tests.simulation.ledger import NEVER_ACCEPTED, Execution, Violation, short
 from tests.simulation.limit_judge import LimitJudge
 from tests.simulation.lock_judge import LockJudge
 from tests.simulation.pool import DEFINITIONS
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import Process
 
 SLACK = 1e-6
-NEVER_ACCEPTED = "never accepted"
 Snapshot = tuple[State, int, int, int]
 
 

@@ -16,6 +16,10 @@ class Violation(AssertionError):
     """A promise was broken."""
 
 
+NEVER_ACCEPTED = "never accepted"
+"""Why an execution was given up: its task was lost before anybody was told that it is safe."""
+
+
 @dataclass
 class Execution:
     """One run of a task's code."""
@@ -109,12 +113,17 @@ class Ledger:
         self.say(execution.process.name, f"ends {short(execution.task_id)}/{execution.attempt}: {status}")
 
     def find(self, outcome: Outcome, worker: str) -> Execution | None:
-        """The execution that had this outcome. A task that was lost unaccepted may use its attempt numbers again."""
+        """The execution that had this outcome."""
         for execution in reversed(self.executions.get(outcome.id, ())):
             same = (execution.attempt, execution.started) == (outcome.attempt, outcome.started)
             if same and execution.process.name == worker:
                 return execution
         return None
+
+    def current(self, task_id: str, attempt: int) -> list[Execution]:
+        """The executions of one attempt. A task that was lost unaccepted may use its attempt numbers again."""
+        executions = self.executions.get(task_id, ())
+        return [one for one in executions if one.attempt == attempt and one.given_up != NEVER_ACCEPTED]
 
     def dead_ends(self) -> list[str]:
         """Ends that clients still wait for."""

@@ -141,12 +141,11 @@ class LimitJudge:
                 start.fleeting = start.fleeting or (start.task_id, start.attempt) == (task.id, task.attempt)
 
     def _snoozes(self, task: Task) -> bool:
-        executions = self._checker.ledger.executions.get(task.id, ())
-        return any(execution.status == "retry" and execution.attempt == task.attempt for execution in executions)
+        return any(one.status == "retry" for one in self._checker.ledger.current(task.id, task.attempt))
 
     def _note_hold(self, task: Task, by: LimitedBy, now: float) -> None:
-        for execution in self._checker.ledger.executions.get(task.id, ()):
-            if execution.attempt == task.attempt and execution.holds_for is not None:
+        for execution in self._checker.ledger.current(task.id, task.attempt):
+            if execution.holds_for is not None:
                 self._holds.append(Hold(by, now + execution.holds_for, task.id, task.attempt))
 
     def _held_until(self, by: LimitedBy) -> float:
