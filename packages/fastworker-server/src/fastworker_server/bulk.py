@@ -18,7 +18,7 @@ from fastworker.search import TaskFilter
 from fastworker.tasks import Priority, Task
 from fastworker_server.clock import Clock
 from fastworker_server.engine import Engine
-from fastworker_server.needed import remember_needed
+from fastworker_server.needed import ready_to_requeue
 from fastworker_server.searcher import Searcher
 from fastworker_server.storage.kinds import Kind
 from fastworker_server.storage.sqlite import SqliteStore
@@ -150,7 +150,8 @@ class Bulk:
         fitting = [task for task in tasks if task.state in job.filter.states and task.id not in self.deleting]
         match job.action:
             case "retry":
-                await self._retry(fitting)
+                for task in await ready_to_requeue(self._engine, self._store, fitting):
+                    self._engine.requeue(task, self._clock.now())
             case "cancel":
                 for task in fitting:
                     self._engine.cancel(task.id, self._clock.now())
@@ -160,17 +161,6 @@ class Bulk:
             case "delete":
                 await self._delete(fitting)
         job.done += len(fitting)
-
-    async def _retry(self, tasks: Sequence[Task]) -> None:
-        def ended() -> list[Task]:
-            return [self._engine.ended.get(task.id, task) for task in tasks if task.id not in self._engine.tasks]
-
-        def missing() -> list[str]:
-            return [need for task in ended() for need in self._engine.missing_to_requeue(task)]
-
-        await remember_needed(self._engine, self._store, missing)
-        for task in ended():
-            self._engine.requeue(task, self._clock.now())
 
     async def _delete(self, tasks: Sequence[Task]) -> None:
         """Out of the memory, the counts and the store. While it is under way nobody can queue them again."""

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Coroutine
-from functools import partial
 from typing import Any
 
 from fastworker.errors import ConfigurationError, ScheduleError, StoreError, TooManySchedules
@@ -36,7 +35,7 @@ from fastworker.protocol import (
 from fastworker.protocol import Schedules as SchedulesOrder
 from fastworker.release import RELEASE
 from fastworker.search import EVERYTHING, TaskFilter, to_text
-from fastworker.tasks import Priority, Task, is_task_id
+from fastworker.tasks import Priority, is_task_id
 from fastworker.transport import Listener
 from fastworker_server.answers import Answers
 from fastworker_server.audit import Audit
@@ -44,7 +43,7 @@ from fastworker_server.bulk import Bulk
 from fastworker_server.clock import Clock
 from fastworker_server.door import Door
 from fastworker_server.engine import Engine
-from fastworker_server.needed import remember_needed
+from fastworker_server.needed import ready_to_requeue
 from fastworker_server.observer import Observer
 from fastworker_server.pump import ANSWER_BYTES, Pump
 from fastworker_server.rights import why_not
@@ -258,14 +257,11 @@ class Peers:
 
     async def _requeue(self, peer: Peer, message: Requeue) -> None:
         self._note(message.by, "retry", message.task)
-        stored = None if message.task in self._engine.tasks else await self._answers.find(message.task)
-        task = self._engine.ended.get(message.task, stored)
-        if isinstance(task, Task):
-            await remember_needed(self._engine, self._store, partial(self._engine.missing_to_requeue, task))
-        ended = isinstance(task, Task) and message.task not in self._engine.tasks
-        queued = ended and message.task not in self._bulk.deleting
-        if queued and task is not None:
-            self._engine.requeue(task, self._clock.now(), message.args)
+        found = await self._answers.find(message.task)
+        ended = await ready_to_requeue(self._engine, self._store, [found] if found is not None else [])
+        queued = bool(ended) and message.task not in self._bulk.deleting
+        if queued:
+            self._engine.requeue(ended[0], self._clock.now(), message.args)
         exists = queued or message.task in self._engine.tasks
         self._pump.say_when_saved(peer, Answer(message.request, queued if exists else None))
 
