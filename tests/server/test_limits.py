@@ -368,6 +368,19 @@ def test_what_runs_over_a_restart_still_counts(stage: Stage) -> None:
     assert stage.started() == ["t"]
 
 
+@pytest.mark.parametrize("state", [State.QUEUED, State.RETRYING])
+def test_a_start_that_only_its_worker_knows_of_after_a_restart_counts(stage: Stage, state: State) -> None:
+    found = Task(1, "r", "add", "[]", Options(), "default", 2, START, state=state, due_at=START + 9)
+    stage.engine.recover([found], [WorkerPlace("w", "host", 1)], stage.now)
+    introduction = hello("w", 10, holding=[Token("r", 1)])
+    introduction.definitions = [Definition("add", limits=rate(1, 5.0))]
+    stage.engine.join(introduction, stage.now)
+    submit(stage, "t")
+    assert stage.started() == []
+    stage.advance(5.0)
+    assert stage.started() == ["t"]
+
+
 def test_a_hold_goes_on_after_a_restart(stage: Stage) -> None:
     stage.join("w", 10)
     stage.engine.hold_lane(submit(stage, "anna's", "anna"), 30.0, stage.now)

@@ -234,15 +234,15 @@ class Engine(Queue):
             self.timers.cancel(before.lost_timer)
             self.timers.cancel(before.lease_timer)
             worker.since, worker.finished, worker.failed = before.since, before.finished, before.failed
+        self.catalog.learn(hello.definitions)
+        self.limits_changed(self.limits.define(hello.definitions), now)  # first: what it holds counts
         for token in sorted(hello.holding, key=lambda token: -token.attempt):
             if not self._adopt(worker, token, now):
                 drop.append(token)
         self.workers[worker.name] = worker
         self.place_changes += 1
         worker.paused = worker.name in self.paused_workers
-        self.catalog.learn(hello.definitions)
         self.complete_options(worker.names, now)
-        self.limits_changed(self.limits.define(hello.definitions), now)
         self.lanes.reroute(self.workers.values())
         same_process = before is None or before.place == worker.place
         for task in [*had.values(), *self._recovering_of(worker.name)]:
@@ -294,6 +294,7 @@ class Engine(Queue):
             if before is not None:
                 before.unassign(task)
         else:
+            self.limits.make(task.name, task.ties.key, now)  # its start counts, though no lane has asked for it
             self._leave_lane(task, now)
             if task.state is not State.QUEUED:
                 self.timers.cancel(task.release_timer)
