@@ -56,6 +56,8 @@ class Network:
     dialers: dict[str, SimDialer] = field(default_factory=dict)
     contacts: dict[str, Contact] = field(default_factory=dict)
     pipes_made: int = 0
+    last_arrival: float = 0.0
+    """Of all that is under way; what was sent over a link that is parted arrives late, even if its sender is dead."""
 
     def link(self, name: str) -> Link:
         """The way of this process."""
@@ -86,6 +88,7 @@ class Pipe:
 
     def __init__(self, network: Network, dialer: SimDialer, listener: SimListener) -> None:
         network.pipes_made += 1
+        self._network = network
         self.id = network.pipes_made
         self.dialer = dialer
         self.listener = listener
@@ -102,6 +105,7 @@ class Pipe:
         if self.broken_at is None and not (link.drop and link.random.random() < link.drop):
             start = max(self._world.now, link.parted_until)
             self._last[up] = when = max(self._last[up], start + link.travel())
+            self._network.last_arrival = max(self._network.last_arrival, when)
             end = self.listener if up else self.dialer
             end.process.loop.call_io(when, self._arrive, body, up)
         return True

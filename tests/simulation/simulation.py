@@ -151,7 +151,7 @@ class Simulation:
         self.checker.check_peers(self.server.control_plane.engine)
         for client in self.clients.values():
             client.kill()  # one that was cut off for long may have woken up and begun something new
-        self.world.run(self.world.now + 1.0)
+        self.world.run(max(self.world.now, self.network.last_arrival) + 1.0)
         self._wait_until(lambda: not self.server.control_plane.engine.tasks)
         self.world.run(self.world.now + 1.0)
 
