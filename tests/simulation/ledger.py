@@ -84,6 +84,7 @@ class Ledger:
 
     def submits(self, submission: Submission) -> None:
         """A client submits a task; of one with an idempotency key only the arguments differ from client to client."""
+        self.rejected.discard(submission.id)  # its client tries once more
         self.submitted.setdefault(submission.id, submission)
         self.args_asked[submission.id].append(submission.args)
         self.submissions[submission.id] += 1
