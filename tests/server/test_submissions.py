@@ -71,3 +71,22 @@ async def test_a_task_that_another_request_brought_while_the_store_was_asked_is_
     assert stage.engine.tasks == {}
     [watching] = desk.work[2:]  # its end, which is in the store
     watching.cancel()
+
+
+async def test_a_task_that_was_stored_and_forgotten_while_the_store_was_asked_is_not_queued_again() -> None:
+    stage = Stage()
+    stage.join()
+    desk = Desk(stage)
+    task_id = new_task_id()
+    stage.submit(task_id)
+    stage.started()
+    stage.report(task_id)
+    desk.submit(1, task_id, stage.now)
+    await asyncio.sleep(0)  # it has asked
+    del stage.engine.ended[task_id]
+    desk.asked[0].set()
+    await asyncio.wait([desk.work[0]])
+    assert desk.accepted == [1]
+    assert stage.engine.tasks == {}
+    [watching] = desk.work[1:]  # its end, which is in the store
+    watching.cancel()

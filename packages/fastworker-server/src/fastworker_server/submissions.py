@@ -113,8 +113,9 @@ class Submissions:
         """Tasks of a request that may have been taken in before, and needed ones that have ended: the store knows."""
         lookup = _LookUp(frozenset(again))
         self._lookups.append(lookup)
+        remembered = {task_id: self._engine.ended[task_id] for task_id in again if task_id in self._engine.ended}
         try:
-            for task_id, found in (await self._store.get_many(again)).items():
+            for task_id, found in {**remembered, **await self._store.get_many(again)}.items():
                 if found != "expired" or not is_idempotent_id(task_id):
                     lookup.known.add(task_id)
             await remember_needed(self._engine, self._store, lambda: self._needed_elsewhere(lookup.new(message.tasks)))
