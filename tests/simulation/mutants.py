@@ -80,12 +80,12 @@ _note_workers = EngineFacts._note_workers
 def awaits_no_worker_twice(self: EngineFacts) -> None:
     with patch.object(self._engine, "expected_workers", {}):
         _note_workers(self)
-    self._stored_workers = self._engine.places()
+    self._stored_places = self._engine.place_changes
 
 
 @mutant(EngineFacts, "_note_workers")
 def the_next_control_plane_awaits_nobody(self: EngineFacts) -> None:
-    self._stored_workers = self._engine.places()
+    self._stored_places = self._engine.place_changes
 
 
 _recover = Engine.recover

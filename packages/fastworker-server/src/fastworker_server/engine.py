@@ -239,8 +239,8 @@ class Engine(Queue):
         for token in sorted(hello.holding, key=lambda token: -token.attempt):
             if not self._adopt(worker, token, now):
                 drop.append(token)
+        worker.place_change = self._place_change(worker)
         self.workers[worker.name] = worker
-        self.place_changes += 1
         worker.paused = worker.name in self.paused_workers
         self.complete_options(worker.names, now)
         self.lanes.reroute(self.workers.values())
@@ -255,6 +255,16 @@ class Engine(Queue):
         if self.recovering_until is not None and not self.expected_workers:
             self._end_recovery(now)
         return worker, drop
+
+    def _place_change(self, worker: WorkerRecord) -> int:
+        """Which change of the places brought this one; 0: an earlier control plane."""
+        before = self.workers.get(worker.name)
+        if before is not None and before.place == worker.place:
+            return before.place_change
+        if self.expected_workers.get(worker.name) == worker.place:
+            return 0
+        self.place_changes += 1
+        return self.place_changes
 
     def _recovering_of(self, worker: str) -> list[Task]:
         """Tasks that were running at this worker when an earlier control plane ended, and that it does not hold."""

@@ -24,11 +24,11 @@ class EngineFacts:
         self._engine = engine
         self._store = store
         self._noted: dict[str, int] = {}  # the revision of each that the store was given last
-        self._stored_workers: dict[str, WorkerPlace] = {}
+        self._stored_places = 0  # likewise, and it is saved
 
     def knows(self, worker: WorkerRecord) -> bool:
         """Whether the store knows this worker, and where it runs: else the next control plane would not await it."""
-        return self._stored_workers.get(worker.name) == worker.place
+        return worker.place_change <= self._stored_places
 
     def note(self, now: float) -> None:
         """Give the store what has changed."""
@@ -44,9 +44,9 @@ class EngineFacts:
     def _note_workers(self) -> None:
         """After a restart they are awaited, also those that were still awaited."""
         if self._noted.get("workers", 0) != self._engine.place_changes:
-            places = self._engine.places()
-            self._note("workers", self._engine.place_changes, lambda: [place._asdict() for place in places.values()])
-            self._store.when_saved(partial(setattr, self, "_stored_workers", places))
+            revision, places = self._engine.place_changes, self._engine.places()
+            self._note("workers", revision, lambda: [place._asdict() for place in places.values()])
+            self._store.when_saved(partial(setattr, self, "_stored_places", revision))
 
     def _note(self, name: str, revision: int, fact: Callable[[], Any]) -> None:
         if self._noted.get(name, 0) != revision:

@@ -46,6 +46,7 @@ class WorkerRecord:
     ) -> None:
         self.name = name
         self.place = WorkerPlace(name, host, pid)
+        self.place_change = 0  # which one of the engine's brought it
         self.release = release
         self.slots = slots
         self.own = own
