@@ -34,6 +34,7 @@ from fastworker.many import ManyTasks
 from fastworker.middleware import active_middleware, around_submit
 from fastworker.options import SubmitOptions
 from fastworker.orders import Orders, Request
+from fastworker.pending import Pending
 from fastworker.protocol import (
     MAX_PAYLOAD_BYTES,
     PROTOCOL_VERSION,
@@ -88,8 +89,8 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         self._places = candidates(url, self._settings)
         self._key = SecretStr(key) if key else None  # so that no traceback with its variables shows it
         self._requests = itertools.count(1)
-        self._submits: dict[int, tuple[Submit, asyncio.Future[None]]] = {}
-        self._asked: dict[int, tuple[Request, asyncio.Future[Any]]] = {}
+        self._submits = Pending[Submit](self._settings.answer_timeout)
+        self._asked = Pending[Request](self._settings.answer_timeout)
         self._instead: dict[int, dict[str, str]] = {}
         self._endings: weakref.WeakValueDictionary[str, Ending] = weakref.WeakValueDictionary()
         self._followers: list[Follower] = []
@@ -218,7 +219,10 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         self, signature: Signature | None, submission: Submission, *, strict: bool = False
     ) -> TaskHandle[Any]:
         """Queue a submission that is made already, and watch it."""
-        return (await self.submit_functions([signature], [submission], strict=strict))[0]
+        submission.watch = True
+        ending = self._ending(submission.id)
+        instead = await self._submit([submission], strict)
+        return self._handle_of(submission.id, instead, signature, ending)
 
     async def submit_functions(
         self,
@@ -280,13 +284,8 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
     async def _send_submit(self, request: int, submissions: Sequence[Submission], strict: bool) -> None:
         connection, loop = self._open()
         message = Submit(request, list(submissions), strict)
-        accepted: asyncio.Future[None] = loop.create_future()
-        self._submits[request] = (message, accepted)
         connection.post(message, _size(submissions))
-        try:
-            await self._answered(accepted)
-        finally:
-            self._submits.pop(request, None)
+        await self._submits.add(request, message, loop)
 
     # ---- wait ----------------------------------------------------------------------------------------------------
 
@@ -327,17 +326,13 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         self._open()[0].post(Watch([task_id], live=True))
 
     async def _ask(self, request: Request) -> Any:
-        answered = self._ask_later(request)
-        return await self._answered(answered)
+        return await self._ask_later(request)
 
     def _ask_later(self, request: Request) -> asyncio.Future[Any]:
         connection, loop = self._open()
         request = replace(request, request=next(self._requests))
-        answered: asyncio.Future[Any] = loop.create_future()
-        self._asked[request.request] = (request, answered)
-        answered.add_done_callback(lambda _: self._asked.pop(request.request, None))
         connection.post(request)
-        return answered
+        return self._asked.add(request.request, request, loop)
 
     def _ended_anew(self, task_id: str) -> None:
         ending = self._endings.get(task_id)
@@ -348,19 +343,6 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
     def started(self) -> bool:
         """Whether it was started, and not stopped."""
         return self._connection is not None
-
-    async def _answered[T](self, future: asyncio.Future[T]) -> T:
-        timer = self._open()[1].call_later(self._settings.answer_timeout, self._has_not_answered, future)
-        try:
-            return await future
-        finally:
-            timer.cancel()
-
-    def _has_not_answered(self, future: asyncio.Future[Any]) -> None:
-        limit = self._settings.answer_timeout
-        text = f"the control plane has not answered for {limit:g} s; what was asked may or may not have been done"
-        if not future.done():
-            future.set_exception(ConnectionFailed(text))
 
     # ---- the connection's side -----------------------------------------------------------------------------------
 
@@ -377,10 +359,10 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         self.insecure = bool(welcome.insecure)
         if self._connection is None:
             return
-        for message, _accepted in self._submits.values():
+        for message in self._submits:
             message.tasks = [replace(task, again=True) for task in message.tasks]
             self._connection.post(message, _size(message.tasks))
-        for request, _answered in list(self._asked.values()):
+        for request in self._asked:
             self._connection.post(request)
         submitting = self._submitting()
         for ending in list(self._endings.values()):
@@ -391,13 +373,13 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
 
     def _submitting(self) -> set[str]:
         """The tasks whose submission is under way."""
-        return {task.id for message, _accepted in self._submits.values() for task in message.tasks}
+        return {task.id for message in self._submits for task in message.tasks}
 
     def _received(self, message: Message) -> None:
         match message:
             case Accepted(items=requests):
                 for request in requests:
-                    self._finish(self._submits, request, None)
+                    self._submits.finish(request, None)
             case Results(items=ends):
                 for ended in ends:
                     ending = self._endings.get(ended.id)
@@ -407,34 +389,21 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
             case Notes(items=notes):
                 self._noted(notes)
             case Answer(request=request, data=data):
-                self._finish(self._asked, request, data)
+                self._asked.finish(request, data)
             case Duplicates(request=request, instead=instead):
                 self._instead[request] = instead
             case Changes(items=changes):
                 self._changed(changes)
             case Refused(request=int() as request):
                 error = refusal(message)
-                self._finish(self._submits, request, error)
-                self._finish(self._asked, request, error)
+                self._submits.finish(request, error)
+                self._asked.finish(request, error)
             case _:
                 pass
 
-    @staticmethod
-    def _finish(waiting: dict[int, tuple[Any, asyncio.Future[Any]]], request: int, outcome: Any) -> None:
-        _, future = waiting.get(request, (None, None))
-        if future is None or future.done():
-            return
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-
     def _fail_all(self, error: ConnectionFailed) -> None:
-        waiting = [future for _, future in (*self._submits.values(), *self._asked.values())]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # nobody may be waiting any more: no complaint then
+        self._submits.fail_all(error)
+        self._asked.fail_all(error)
         for ending in list(self._endings.values()):
             ending.fail(error)
 

@@ -80,8 +80,8 @@ async def on_current_client[T](call: Callable[[TaskClient], Awaitable[T]]) -> T:
     Raises:
         NoControlPlane: there was none yet, and no control plane was found.
     """
-    client = started_here()
-    if client is None:
-        client = await asyncio.wrap_future(portal().submit(_default.get()))
-    found = client
-    return await found.bridge(lambda: call(found))
+    here = started_here()
+    if here is not None:
+        return await call(here)
+    client = await asyncio.wrap_future(portal().submit(_default.get()))
+    return await client.bridge(lambda: call(client))
