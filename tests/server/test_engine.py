@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fastworker.lifecycle import Reason, State
+from fastworker.limits import RateLimit, TaskLimits
 from fastworker.protocol import Note, Token
 from fastworker.tasks import Backoff, Definition, Options, Task
 from fastworker_server.queue import REMEMBERED
@@ -407,6 +408,18 @@ def test_of_several_attempts_the_newest_is_adopted() -> None:
     _, drop = stage.engine.join(hello("w", 1, "add", holding=[Token("t", 1), Token("t", 2)]), stage.now)
     stage.report("t", attempt=2)
     assert (drop, stage.state("t")) == ([Token("t", 1)], State.SUCCEEDED)
+
+
+def test_a_later_attempt_that_is_adopted_is_told_to_the_store_and_counts() -> None:
+    """Else the end of the one before would be recorded, and nothing stored of it."""
+    stage = _restarted(_running("t"))
+    stage.engine.limits.set("add", TaskLimits(rates=(RateLimit(1, 5.0),)))
+    stage.join("w", 2, holding=[Token("t", 2)])
+    assert [(moved.task.id, moved.task.attempt) for moved in stage.engine.outbox] == [("t", 2)]
+    stage.submit("next")
+    assert stage.started() == []
+    stage.advance(5.0)
+    assert stage.started() == ["next"]
 
 
 def test_a_number_that_a_late_worker_names_is_not_given_out_again() -> None:

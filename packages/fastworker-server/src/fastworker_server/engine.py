@@ -299,12 +299,16 @@ class Engine(Queue):
 
     def _start_as_found(self, task: Task, worker: WorkerRecord, now: float) -> None:
         """A worker has an attempt of this task that we know nothing of, later than all that we know."""
+        limit = self.limits.make(task.name, task.ties.key, now)  # its start counts, though no lane has asked for it
         if task.state is State.RUNNING:  # an earlier attempt
             before = self.workers.get(task.worker or "")
             if before is not None:
                 before.unassign(task)
+            if limit is not None:
+                limit.started(now)
+                self.limits.review(limit, now)
+            self._tell(task, State.RUNNING, now)
         else:
-            self.limits.make(task.name, task.ties.key, now)  # its start counts, though no lane has asked for it
             self._leave_lane(task, now)
             if task.state is not State.QUEUED:
                 self.timers.cancel(task.release_timer)
