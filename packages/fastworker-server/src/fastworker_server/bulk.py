@@ -26,10 +26,11 @@ from fastworker_server.tally import Tally
 
 logger = logging.getLogger("fastworker.bulk")
 
-READ_AT_ONCE: Final = 500
-AT_ONCE: Final = 32
+READ_AT_ONCE: Final = 64
+"""Tasks of a page: while the reader's thread makes them of rows, the event loop may have to wait for it."""
+AT_ONCE: Final = 24
 """Tasks between two turns of the event loop: about a millisecond, and a commit small enough to be made in it."""
-PAUSE: Final = 0.006
+PAUSE: Final = 0.004
 """Seconds between two goes at least; else as long as the last one took, so that half of the time is for others."""
 REMEMBERED: Final = 50
 _FITTING: Final = {"retry": TERMINAL, "cancel": OPEN, "delete": TERMINAL, "reprioritise": OPEN}
