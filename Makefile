@@ -22,7 +22,7 @@ demo: ## See it run: a control plane, workers and tasks on this machine
 test: ## Run the tests: all that can run side by side, those in a browser, and those that need the machine for themselves
 	$(uv) run pytest -n 3 --dist loadfile -m "not wheels and not netns and not systemd and not calm" --ignore tests/browser
 	$(uv) run pytest -n 2 --dist loadfile tests/browser
-	$(uv) run pytest -m calm tests/chaos
+	$(uv) run pytest -m calm tests/chaos tests/integration
 
 .PHONY: check
 check: lint types layers test ## All that a change must pass: lint, types, layers, test

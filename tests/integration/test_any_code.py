@@ -239,6 +239,7 @@ async def test_cancellations_work_while_the_worker_drains(team: Cluster) -> None
         assert worker.wait(10) == 0
 
 
+@pytest.mark.calm
 async def test_a_process_costs_at_most_three_times_a_thread(client: Client) -> None:
     """Side by side, in turns, so that whatever else the machine does hits both."""
 
