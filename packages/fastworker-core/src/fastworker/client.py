@@ -359,6 +359,7 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         self.insecure = bool(welcome.insecure)
         if self._connection is None:
             return
+        self._instead.clear()  # what stood for tasks may be lost, like them
         for message in self._submits:
             message.tasks = [replace(task, again=True) for task in message.tasks]
             self._connection.post(message, _size(message.tasks))
