@@ -120,27 +120,28 @@ class Bulk:
     async def _all_pages(self, job: _Job) -> None:
         facets = await self._searcher.facets(job.filter)
         job.total = facets.total if facets.exact else None
+        ahead = job.action != "delete"  # nothing that was read before a deletion holds after it
         before: int | None = None
         done: set[str] = set()  # of this page, if it has to be read again
-        reading = self._read_ahead(job, before)
+        reading = self._start_reading(job, before)
         try:
             while job.phase == "running":
                 page, deletions = await reading
-                if page.next is not None and job.action != "delete":
-                    reading = self._read_ahead(job, page.next)
+                if ahead and page.next is not None:
+                    reading = self._start_reading(job, page.next)
                 whole = await self._do_page(job, page.tasks, deletions, done)
-                if whole and page.next is None:
-                    return
                 if whole:
+                    if page.next is None:
+                        return
                     before = page.next
                     done.clear()
-                if not whole or job.action == "delete":
+                if not (whole and ahead):
                     reading.cancel()
-                    reading = self._read_ahead(job, before)
+                    reading = self._start_reading(job, before)
         finally:
             reading.cancel()
 
-    def _read_ahead(self, job: _Job, before: int | None) -> asyncio.Task[tuple[FoundTasks, int]]:
+    def _start_reading(self, job: _Job, before: int | None) -> asyncio.Task[tuple[FoundTasks, int]]:
         """A page, and how often tasks had been deleted when it was asked for."""
         return asyncio.get_running_loop().create_task(self._read(job, before))
 

@@ -246,15 +246,20 @@ class Engine(Queue):
         self.lanes.reroute(self.workers.values())
         same_process = before is None or before.place == worker.place
         for task in [*had.values(), *self._recovering_of(worker.name)]:
-            if task.id not in worker.assigned and same_process and task.options.acks != "early":
-                self._queue_again(task, Move.HAND_BACK, now)  # it never got there
-            elif task.id not in worker.assigned:
-                self._lose(task, now)
+            if task.id not in worker.assigned:
+                self._take_back(task, now, never_came=same_process)
         worker.lease_timer = self.timers.at(now + self.patience.silence, self._check_lease, worker)
         self.expected_workers.pop(worker.name, None)
         if self.recovering_until is not None and not self.expected_workers:
             self._end_recovery(now)
         return worker, drop
+
+    def _take_back(self, task: Task, now: float, *, never_came: bool) -> None:
+        """A worker does not hold this task any more. `never_came`: it would know of it."""
+        if never_came and task.options.acks != "early":
+            self._queue_again(task, Move.HAND_BACK, now)
+        else:
+            self._lose(task, now)
 
     def _place_change(self, worker: WorkerRecord) -> int:
         """Which change of the places brought this one; 0: an earlier control plane."""

@@ -43,15 +43,17 @@ class EngineFacts:
 
     def _note_workers(self) -> None:
         """After a restart they are awaited, also those that were still awaited."""
-        if self._noted.get("workers", 0) != self._engine.place_changes:
-            revision, places = self._engine.place_changes, self._engine.places()
-            self._note("workers", revision, lambda: [place._asdict() for place in places.values()])
+        engine, revision = self._engine, self._engine.place_changes
+        if self._note("workers", revision, lambda: [place._asdict() for place in engine.places().values()]):
             self._store.when_saved(partial(setattr, self, "_stored_places", revision))
 
-    def _note(self, name: str, revision: int, fact: Callable[[], Any]) -> None:
-        if self._noted.get(name, 0) != revision:
-            self._noted[name] = revision
-            self._store.save_fact(name, fact())
+    def _note(self, name: str, revision: int, fact: Callable[[], Any]) -> bool:
+        """Whether it has changed."""
+        if self._noted.get(name, 0) == revision:
+            return False
+        self._noted[name] = revision
+        self._store.save_fact(name, fact())
+        return True
 
 
 def restore(engine: Engine, facts: Facts, now: float) -> list[WorkerPlace]:
