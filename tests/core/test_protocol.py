@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -255,6 +256,36 @@ def test_the_frame_that_is_spoiled_below_is_a_good_one() -> None:
 def test_what_is_not_a_frame_is_malformed_and_nothing_else(body: bytes) -> None:
     with pytest.raises(MalformedFrame):
         decode(body)
+
+
+def floats(kind: Any, seen: set[Any]) -> Iterator[str]:
+    """The numbers of a message that may be infinite, or none."""
+    if kind is float:
+        yield "float"
+    elif get_origin(kind) is Annotated:
+        yield from () if get_args(kind)[0] is float else floats(get_args(kind)[0], seen)
+    elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if kind not in seen:
+            seen.add(kind)
+            for name, held in get_type_hints(kind, include_extras=True).items():
+                yield from (f"{kind.__name__}.{name}.{inner}" for inner in floats(held, seen))
+    else:
+        for inner in get_args(kind):
+            yield from floats(inner, seen)
+
+
+@pytest.mark.parametrize("kind", get_args(protocol.FromPeer), ids=lambda kind: kind.__name__)
+def test_no_number_that_a_peer_sends_is_infinite(kind: type) -> None:
+    """JSON has no word for it: what was stored with one could never be read again."""
+    assert list(floats(kind, set())) == []
+
+
+def test_an_infinite_wait_is_malformed() -> None:
+    task = {"id": "a", "name": "b", "args": "[]", "options": {"backoff": {"base": 2.5}}}
+    body = changed(items=[{"kind": "submit", "request": 1, "tasks": [task]}])
+    decode(body)
+    with pytest.raises(MalformedFrame, match="finite"):
+        decode(body.replace(b"2.5", b"1e400"))
 
 
 def test_an_unknown_field_of_a_newer_release_is_overlooked() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic import FiniteFloat
+
 from fastworker.errors import ConfigurationError
 
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -20,7 +22,7 @@ class RateLimit:
     """At most `count` starts in any `period` seconds."""
 
     count: int
-    period: float
+    period: FiniteFloat
 
     def __str__(self) -> str:
         for unit, seconds in reversed(_PERIODS.items()):

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Discriminator, FailFast, TypeAdapter, ValidationError
+from pydantic import Discriminator, FailFast, FiniteFloat, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from fastworker.lifecycle import State
@@ -85,10 +85,10 @@ class Order:
     name: str
     args: str
     rank: int
-    timeout: float | None = None
+    timeout: FiniteFloat | None = None
     headers: dict[str, str] | None = None
     inputs: dict[str, str] | None = None
-    hard_timeout: float | None = None
+    hard_timeout: FiniteFloat | None = None
 
 
 @dataclass(slots=True)
@@ -109,12 +109,12 @@ class Outcome:
     id: str
     attempt: int
     status: Outcome_
-    started: float
-    ran: float
+    started: FiniteFloat
+    ran: FiniteFloat
     result: str | None = None
     error: ErrorInfo | None = None
     retryable: bool = True
-    after: float | None = None
+    after: FiniteFloat | None = None
     hold: bool | None = None
 
 
@@ -128,7 +128,7 @@ class Note:
 
     id: str
     attempt: int
-    progress: tuple[float, str] | None = None
+    progress: tuple[FiniteFloat, str] | None = None
     log: list[str] = field(default_factory=list)
     first: int | None = None
     parts: list[str] = field(default_factory=list)
@@ -156,7 +156,7 @@ class Change:
     name: str
     state: State
     attempt: int
-    at: float
+    at: FiniteFloat
 
 
 # ---- from clients and workers ------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from functools import partial
 from itertools import islice
 from typing import Final, Literal, get_args
 
+from pydantic import FiniteFloat
+
 from fastworker.errors import ConfigurationError
 from fastworker.wall import check_cron, check_zone, cron_after, cron_in_words
 
@@ -48,11 +50,11 @@ class Timing:
             run until then, or `cancel_running`: cancel the one before.
     """
 
-    every: float | None = None
+    every: FiniteFloat | None = None
     cron: str | None = None
     tz: str = "UTC"
-    start: float | None = None
-    end: float | None = None
+    start: FiniteFloat | None = None
+    end: FiniteFloat | None = None
     count: int | None = None
     misfire: Misfire = "once"
     overlap: Overlap = "skip"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from pydantic import FiniteFloat
+
 from fastworker.lifecycle import State
 from fastworker.limits import UNLIMITED, TaskLimits
 from fastworker.schedule import Timing
@@ -58,8 +60,8 @@ class Backoff:
     """
 
     kind: BackoffKind = "exponential"
-    base: float = 1.0
-    cap: float = 600.0
+    base: FiniteFloat = 1.0
+    cap: FiniteFloat = 600.0
     jitter: bool = True
 
 
@@ -88,14 +90,14 @@ class Options:
     queue: str | None = None
     retries: int | None = None
     backoff: Backoff | None = None
-    timeout: float | None = None
-    delay: float | None = None
-    eta: float | None = None
-    expires: float | None = None
-    result_ttl: float | None = None
+    timeout: FiniteFloat | None = None
+    delay: FiniteFloat | None = None
+    eta: FiniteFloat | None = None
+    expires: FiniteFloat | None = None
+    result_ttl: FiniteFloat | None = None
     acks: Acks | None = None
     tags: tuple[str, ...] | None = None
-    hard_timeout: float | None = None
+    hard_timeout: FiniteFloat | None = None
 
     def over(self, other: Options) -> Options:
         """These options where they say something, the other's where they don't."""
@@ -131,7 +133,7 @@ class Ties:
     key: str | None = None
     fair_key: str | None = None
     unique: str | None = None
-    unique_while: UniqueWhile | float = "running"
+    unique_while: UniqueWhile | FiniteFloat = "running"
     on_duplicate: OnDuplicate = "return_existing"
     needs: tuple[str, ...] = ()
     on_upstream_failure: OnUpstreamFailure = "fail"
@@ -171,8 +173,8 @@ class Attempt:
 
     number: int
     worker: str
-    started_at: float
-    ended_at: float
+    started_at: FiniteFloat
+    ended_at: FiniteFloat
     outcome: str
     error: ErrorInfo | None = None
     pid: int | None = None
