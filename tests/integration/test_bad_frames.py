@@ -212,12 +212,14 @@ def test_a_worker_with_extreme_figures(running: Cluster) -> None:
         for seq, number in enumerate(numbers, start=2):
             task_id = str(running.client.delay("only_here"))
             assert [order["id"] for order in one.hears_a("run")["items"]] == [task_id]
-            for said in ("1e400", number):  # an infinite one is no message
+            for said in ("1e400", "-1e400", number):
                 one.say(
                     f'{{"session":"{session}","seq":{seq},"ack":{seq},"items":[{{"kind":"outcomes","number":{seq},'
                     f'"items":[{{"id":"{task_id}","attempt":1,"status":"succeeded","started":{said},"ran":{said},'
                     '"result":"1"}]}]}'.encode()
                 )
+                if said != number:
+                    assert one.hears_a("refused")["code"] == "malformed"
             assert running.client.result(task_id, 10) == 1
             assert running.run("status", task_id).code == 0
         one.say_frame(session, len(numbers) + 2, {"kind": "goodbye"}, ack=99)
