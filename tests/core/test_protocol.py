@@ -214,6 +214,10 @@ def test_the_frame_that_is_spoiled_below_is_a_good_one() -> None:
     assert decode(changed()) == Frame("s", 1, 0, [Credit(1)])
 
 
+def limit(**limits: Any) -> dict[str, Any]:
+    return {"kind": "control", "request": 1, "action": "limit", "name": "add", "limits": limits}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -249,6 +253,15 @@ def test_the_frame_that_is_spoiled_below_is_a_good_one() -> None:
         changed(items=[{"kind": "refused", "code": "because", "message": ""}]),
         changed(items=[{"kind": "query", "request": 1, "what": "search", "filter": {"before": 1e300}}]),
         changed(items=[{"kind": "control", "request": 1, "action": "retry", "filter": {"longer": -1.0}}]),
+        changed(items=[limit(rates=[{"count": 0, "period": 1.0}])]),
+        changed(items=[limit(rates=[{"count": -1, "period": 1.0}])]),
+        changed(items=[limit(rates=[{"count": 10**16, "period": 1.0}])]),
+        changed(items=[limit(rates=[{"count": 1, "period": 0.0}])]),
+        changed(items=[limit(rates=[{"count": 1, "period": -1.0}])]),
+        changed(items=[limit(rates=[{"count": 1, "period": 1e12}])]),
+        changed(items=[limit(rates=[{"count": 1, "period": 1.0}] * 9)]),
+        changed(items=[limit(max_concurrency=0)]),
+        changed(items=[limit(rates=[{"count": 1, "period": 1.0}])]).replace(b"1.0", b"NaN"),
         b'{"session":"\\ud800","seq":1,"ack":0,"items":[]}',
     ],
     ids=lambda body: repr(body[:40]),
@@ -278,6 +291,13 @@ def floats(kind: Any, seen: set[Any]) -> Iterator[str]:
 def test_no_number_that_a_peer_sends_is_infinite(kind: type) -> None:
     """JSON has no word for it: what was stored with one could never be read again."""
     assert list(floats(kind, set())) == []
+
+
+def test_limits_that_can_be_written_are_no_malformed_frame() -> None:
+    rates = [{"count": 10**15, "period": 999_999 * 86_400.0}, {"count": 1, "period": 1e-3}]
+    [control] = decode(changed(items=[limit(rates=rates, max_concurrency=1)])).items
+    assert isinstance(control, protocol.Control)
+    assert control.limits == TaskLimits((RateLimit(10**15, 86_399_913_600.0), RateLimit(1, 1e-3)), 1)
 
 
 def test_an_infinite_wait_is_malformed() -> None:

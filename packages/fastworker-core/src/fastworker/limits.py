@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import FiniteFloat
+from pydantic import Field
 
 from fastworker.errors import ConfigurationError
 
@@ -15,14 +15,17 @@ _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _FACTORS: Final = {"": 1, "k": 1000, "M": 1_000_000}
 _WRITTEN: Final = re.compile(r"([0-9]{1,9})([kM]?)/([0-9]{0,6})([smhd])", re.ASCII)
 MOST_RATES: Final = 8
+MOST_STARTS: Final = 10**15
+LONGEST_PERIOD: Final = 1e11
+"""Seconds. No rate that can be written has more of either."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
     """At most `count` starts in any `period` seconds."""
 
-    count: int
-    period: FiniteFloat
+    count: Annotated[int, Field(ge=1, le=MOST_STARTS)]
+    period: Annotated[float, Field(gt=0, le=LONGEST_PERIOD)]
 
     def __str__(self) -> str:
         for unit, seconds in reversed(_PERIODS.items()):
@@ -41,8 +44,8 @@ class TaskLimits:
         max_concurrency: how many tasks may run at the same time.
     """
 
-    rates: tuple[RateLimit, ...] = ()
-    max_concurrency: int | None = None
+    rates: Annotated[tuple[RateLimit, ...], Field(max_length=MOST_RATES)] = ()
+    max_concurrency: Annotated[int, Field(ge=1)] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.rates) or self.max_concurrency is not None
