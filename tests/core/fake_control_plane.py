@@ -20,7 +20,7 @@ class FakeControlPlane:
         refuses: a refusal that each first frame is answered with.
         hellos: all that came.
         got: all other messages that came, in order.
-        frames: how many frames came.
+        frames: how many frames brought something new.
     """
 
     def __init__(self, url: str) -> None:
@@ -92,7 +92,6 @@ class FakeControlPlane:
 
     def _received(self, pipe: PipeId, body: bytes) -> None:
         frame = decode(body)
-        self.frames += 1
         session = self.sessions.get(frame.session)
         if session is None:
             if frame.seq != 1 or self.refuses is not None:
@@ -104,7 +103,9 @@ class FakeControlPlane:
         if self._pipe_of.get(frame.session, pipe) != pipe:
             session.reconnected(self._loop.time())
         self._pipe_of[frame.session] = pipe
-        for message in session.receive(frame, self._loop.time()):
+        messages = session.receive(frame, self._loop.time())
+        self.frames += bool(messages)
+        for message in messages:
             self._handle(session, message)
 
     def _handle(self, session: Session, message: Any) -> None:

@@ -70,18 +70,24 @@ def test_what_is_shown_can_be_written(count: int, times: int, unit: str) -> None
 def test_the_parser_takes_or_refuses_anything_soon_and_in_little_memory(text: Any) -> None:
     tracemalloc.start()
     try:
-        began = time.process_time()
-        try:
-            rate = parse_rate(text)
-        except ConfigurationError:
-            rate = None
-        took = time.process_time() - began
+        rate, _ = parsed(text)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert rate is None or (rate.count > 0 and rate.period > 0)
-    assert took <= LONGEST_PARSE
     assert most <= MOST_MEMORY
+    # One slow parse may be a page fault or a collection that fell into it; a slow parser is slow each time.
+    assert any(parsed(text)[1] <= LONGEST_PARSE for _ in range(10))
+
+
+def parsed(text: Any) -> tuple[RateLimit | None, float]:
+    """What the parser makes of it, if it takes it, and the seconds of this thread's processor that it took."""
+    began = time.thread_time()
+    try:
+        rate = parse_rate(text)
+    except ConfigurationError:
+        rate = None
+    return rate, time.thread_time() - began
 
 
 # ---- at a task function ----------------------------------------------------------------------------------------------
