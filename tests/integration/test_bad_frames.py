@@ -16,6 +16,7 @@ from fastworker import BlockingClient, TaskFailed
 from fastworker.protocol import MAX_FRAME_BYTES, PROTOCOL_VERSION
 from fastworker.tasks import new_task_id
 from fastworker_server.door import ANSWERED_GARBAGE
+from fastworker_server.sessions import MOST_KEPT
 from tests.support.cluster import Cluster
 from tests.support.stranger import Stranger, hello, stranger
 from tests.support.waiting import until
@@ -252,6 +253,32 @@ def test_a_gap_in_the_numbers_delivers_nothing(running: Cluster) -> None:
         assert running.run("status", task["id"]).code == 3
         one.say_frame("gap", 2, {"kind": "submit", "request": 1, "tasks": [task]}, ack=1)
         until(lambda: running.client.result(task["id"], 5) == "done:gap")
+
+
+def test_a_connection_that_goes_on_with_a_session_gives_up_its_own(running: Cluster) -> None:
+    with stranger(running.url) as one, stranger(running.url) as other:
+        one.say_frame("first", 1, hello())
+        one.hears_a("welcome")
+        other.say_frame("second", 1, hello())
+        other.hears_a("welcome")
+        other.say_frame("first", 2, {"kind": "query", "request": 1, "what": "definitions"}, ack=1)
+        other.hears_a("answer")
+        other.say_frame("second", 2, {"kind": "query", "request": 2, "what": "definitions"}, ack=1)
+        assert other.hears_a("refused")["code"] == "unknown-session"
+
+
+def test_of_many_that_went_away_the_first_are_forgotten(running: Cluster) -> None:
+    for number in range(MOST_KEPT + 1):
+        with stranger(running.url) as one:
+            one.say_frame(f"leaver {number}", 1, hello())
+            one.hears_a("welcome")
+    question = {"kind": "query", "request": 1, "what": "definitions"}
+    with stranger(running.url) as first:
+        first.say_frame("leaver 0", 2, question, ack=1)
+        assert first.hears_a("refused")["code"] == "unknown-session"
+    with stranger(running.url) as last:
+        last.say_frame(f"leaver {MOST_KEPT}", 2, question, ack=1)
+        last.hears_a("answer")
 
 
 def test_acknowledgements_of_what_was_never_sent(running: Cluster) -> None:

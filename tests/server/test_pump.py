@@ -23,7 +23,8 @@ class Worker:
     def __init__(self, stage: Stage, store: SqliteStore) -> None:
         here = cast(Any, self)
         self.ordered: list[str] = []
-        self.peer = Peer(Session(), 1, Hello("worker", PROTOCOL_VERSION, "w"), "worker")
+        self.peer = Peer(Session(), Hello("worker", PROTOCOL_VERSION, "w"), "worker")
+        self.peer.pipe = 1
         self.pump = Pump(stage.engine, store, here, here, here, here, Schedules(stage.engine))
         self._stage = stage
 

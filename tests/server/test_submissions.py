@@ -29,7 +29,8 @@ class Desk:
         waiting = Waiting(stage.engine, cast(Any, self), sessions, Clock())
         here = cast(Any, self)
         self.submissions = Submissions(stage.engine, here, sessions, waiting, here, Clock(), self.spawn)
-        self.peer = Peer(Session(), 1, Hello("client", PROTOCOL_VERSION, "client"), "client")
+        self.peer = Peer(Session(), Hello("client", PROTOCOL_VERSION, "client"), "client")
+        self.peer.pipe = 1
 
     def submit(self, request: int, task_id: str, now: float) -> None:
         """A request with one task that may have been submitted before."""

@@ -24,7 +24,8 @@ class Followers:
 
     def follow(self, number: int) -> Peer:
         """A client that follows."""
-        peer = Peer(Session(), number, Hello("client", PROTOCOL_VERSION, f"follower {number}"), "client")
+        peer = Peer(Session(), Hello("client", PROTOCOL_VERSION, f"follower {number}"), "client")
+        peer.pipe = number
         self.waiting.follow(peer, None)
         return peer
 

@@ -55,7 +55,7 @@ class Session:
         self._ack_due = NEVER
         self._resend_due = NEVER
         self._resend_wait = RESEND_AFTER
-        self._resending: deque[tuple[int, bytes]] = deque()
+        self._resending: list[tuple[int, bytes]] = []
 
     # ---- outgoing ------------------------------------------------------------------------------------------------
 
@@ -161,13 +161,13 @@ class Session:
     def tick(self, now: float) -> None:
         """Time has passed: what stayed unacknowledged is sent again by the next `outgoing`."""
         if self._resend_due <= now:
-            self._resending = deque(self._unacknowledged)
+            self._resending = list(self._unacknowledged)
             self._resend_wait = min(self._resend_wait * 2, RESEND_AT_MOST_EVERY)
             self._resend_due = now + self._resend_wait if self._unacknowledged else NEVER
 
     def reconnected(self, now: float) -> None:
         """A new connection carries the session: send what is unacknowledged again."""
-        self._resending = deque(self._unacknowledged)
+        self._resending = list(self._unacknowledged)
         self._resend_wait = RESEND_AFTER
         self._resend_due = now + RESEND_AFTER if self._unacknowledged else NEVER
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import Final, Protocol
 
 from fastworker.keys import KeyRole
@@ -31,6 +30,8 @@ logger = logging.getLogger("fastworker.sessions")
 
 SESSION_KEPT: Final = 60.0
 """Seconds that the session of a disconnected peer waits for it."""
+MOST_KEPT: Final = 500
+"""Clients whose sessions wait; who comes back after that introduces itself again, as after a restart."""
 AFTER_GOODBYE: Final = 1.0
 """Seconds that a session lives on after a goodbye, so that the peer still gets the acknowledgement."""
 MOST_WAITING: Final = 8000
@@ -49,13 +50,13 @@ class Peer:
         "session", "tick_due", "tick_timer", "turnstile", "worker",
     )  # fmt: skip
 
-    def __init__(self, session: Session, pipe: PipeId, hello: Hello, role: KeyRole) -> None:
+    def __init__(self, session: Session, hello: Hello, role: KeyRole) -> None:
         self.session = session
-        self.pipe: PipeId | None = pipe
+        self.pipe: PipeId | None = None
         self.hello = hello
         self.role = role
         self.in_flight = 0
-        self.held: deque[Frame] = deque(maxlen=WINDOW)
+        self.held: list[Frame] = []
         self.turnstile = asyncio.Semaphore(AT_ONCE)
         self.worker: WorkerRecord | None = None
         self.tick_timer: asyncio.TimerHandle | None = None
@@ -96,6 +97,7 @@ class Sessions:
         self._by_id: dict[str, Peer] = {}
         self._by_pipe: dict[PipeId, Peer] = {}
         self._by_worker: dict[str, Peer] = {}
+        self._away: dict[Peer, None] = {}  # clients that may come back; the first that went first
         self._talking: dict[Peer, None] = {}  # in the order in which they were spoken to
 
     def open(self) -> None:
@@ -126,17 +128,30 @@ class Sessions:
         peer.pipe = None
         peer.forget_timer = self._loop.call_later(SESSION_KEPT, self.forget, peer)
         self._receiver.disconnected(peer)
+        if peer.hello.role == "client":
+            self._away[peer] = None
+            if len(self._away) > MOST_KEPT:
+                self.forget(next(iter(self._away)))
 
     def _rebind(self, peer: Peer, contact: Contact) -> None:
         if peer.pipe is not None:
             self._by_pipe.pop(peer.pipe, None)
-        self.door.greeted(contact)
-        peer.pipe = contact.pipe
-        self._by_pipe[contact.pipe] = peer
+        self._away.pop(peer, None)
         cancel_timer(peer.forget_timer)
+        self._bind(peer, contact)
         peer.session.reconnected(self._loop.time())
         self._talking[peer] = None  # what is not acknowledged goes out again
         self._receiver.reconnected(peer)
+
+    def _bind(self, peer: Peer, contact: Contact) -> None:
+        """Let a connection carry this session, and no other."""
+        before = self._by_pipe.get(contact.pipe)
+        if before is not None:
+            self._receiver.disconnected(before)
+            self.forget(before)
+        self.door.greeted(contact)
+        peer.pipe = contact.pipe
+        self._by_pipe[contact.pipe] = peer
 
     def end(self, peer: Peer) -> None:
         """The peer has said goodbye."""
@@ -155,6 +170,7 @@ class Sessions:
             self._by_pipe.pop(peer.pipe, None)
         if self._by_worker.get(peer.hello.name) is peer:
             del self._by_worker[peer.hello.name]
+        self._away.pop(peer, None)
         cancel_timer(peer.tick_timer)
         cancel_timer(peer.forget_timer)
         peer.pipe = None
@@ -215,7 +231,7 @@ class Sessions:
     def _release(self, peer: Peer) -> None:
         """Take in what was held back, as far as there is room now."""
         while peer.held and not _has_enough(peer) and self._by_id.get(peer.session.id) is peer:
-            self._deliver(peer, peer.held.popleft())
+            self._deliver(peer, peer.held.pop(0))
         self._receiver.turn_ended()
         self._set_tick(peer)
 
@@ -247,13 +263,8 @@ class Sessions:
             return None
         if other is not None:
             self.forget(other)
-        before = self._by_pipe.get(pipe)
-        if before is not None:  # one session a connection
-            self._receiver.disconnected(before)
-            self.forget(before)
-        self.door.greeted(contact)
-        peer = Peer(Session(frame.session), pipe, hello, role)
-        self._by_id[frame.session] = self._by_pipe[pipe] = peer
+        peer = self._by_id[frame.session] = Peer(Session(frame.session), hello, role)
+        self._bind(peer, contact)
         if hello.role == "worker":
             self._by_worker[hello.name] = peer
         return peer
