@@ -224,18 +224,20 @@ async def test_an_answer_that_races_with_the_end_is_true_too(client: Client, ful
 async def test_cancellations_work_while_the_worker_drains(team: Cluster) -> None:
     async with Client(team.url) as client:
         (team.folder / "draining.py").write_text(
-            "import asyncio, time\n\nfrom fastworker import task\n\n\n@task\nasync def last() -> None:\n"
-            "    await asyncio.sleep(30)\n\n\n@task(run_in='process')\ndef last_in_process() -> None:\n"
-            "    time.sleep(30)\n"
+            "import asyncio, time\nfrom pathlib import Path\n\nfrom fastworker import task\n\n\n"
+            "@task\nasync def last() -> None:\n    Path('last').touch()\n    await asyncio.sleep(30)\n\n\n"
+            "@task(run_in='process')\ndef last_in_process() -> None:\n"
+            "    Path('last_in_process').touch()\n    time.sleep(30)\n"
         )
         worker = team.worker("draining", name="leaving")
-        handles = [await client.submit(name) for name in ("last", "last_in_process")]
-        for handle in handles:
-            await started(handle)
+        handles = {name: await client.submit(name) for name in ("last", "last_in_process")}
+        for name in handles:
+            while not (team.folder / name).exists():  # noqa: ASYNC110 - it happens in another process
+                await asyncio.sleep(0.002)
         worker.signal(signal.SIGTERM)
         while "drains" not in worker.log:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.01)
-        assert [await handle.cancel() for handle in handles] == ["interrupted", "killed"]
+        assert [await handle.cancel() for handle in handles.values()] == ["interrupted", "killed"]
         assert worker.wait(10) == 0
 
 
