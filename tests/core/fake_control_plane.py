@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from fastworker.pipe import PipeId
 from fastworker.protocol import Frame, Hello, Message, Outcomes, Recorded, Refused, Token, Welcome, decode, encode
 from fastworker.session import Session
-from fastworker.transport import Listener, PipeId
+from fastworker.transport import Listener
 
 
 class FakeControlPlane:

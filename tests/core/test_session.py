@@ -334,16 +334,6 @@ def test_after_a_reconnect_all_that_is_unacknowledged_is_sent_again_and_nothing_
     assert frames(ours, 30.0) == []
 
 
-def test_what_the_transport_could_not_take_is_sent_again_soon() -> None:
-    ours, _ = pair()
-    ours.post(Credit(1))
-    ours.outgoing(0.0)
-    ours.not_sent(0.0)
-    assert ours.due() == ACK_AFTER
-    ours.tick(ACK_AFTER)
-    assert seqs(frames(ours, ACK_AFTER)) == [1]
-
-
 def test_what_is_not_numbered_is_delivered_as_it_comes() -> None:
     """Refusals of frames that belong to no session."""
     _, theirs = pair()

@@ -1,7 +1,7 @@
 """The network: pipes that delay, lose and break, between dialers and the one listener.
 
-It keeps NNG's promises and no more: order within a pipe; a full queue drops frames without a word; a broken pipe is
-noticed by each end at its own time; and what had arrived before the break may be read after it.
+It keeps the transport's promises and no more: order within a pipe; what is sent may get lost with it; and each end
+notices a broken pipe at its own time, up to which it reads what had arrived.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class SimListener:
 
     def send(self, pipe: int, body: bytes) -> bool:
         known = self.pipes.get(pipe)
-        return known is None or known.send(body, up=False)
+        return known is not None and known.send(body, up=False)
 
     def peer_uid(self, pipe: int) -> int | None:
         return None
@@ -156,17 +156,8 @@ class SimListener:
     def is_locked(self, pipe: int) -> bool:
         return False
 
-    def is_open(self, pipe: int) -> bool:
-        return True
-
     def certified_name(self, pipe: int) -> str | None:
         return None
-
-    def peer_address(self, pipe: int) -> tuple[str, int] | None:
-        return None
-
-    def refused(self) -> int:
-        return 0
 
     def disconnect(self, pipe: int) -> None:
         if pipe in self.pipes:
@@ -187,10 +178,11 @@ class SimListener:
         self.process.loop.call_io(self.network.world.now, self._on_connect, pipe.id)
 
     def arrive(self, pipe: Pipe, body: bytes) -> None:
+        if pipe.id not in self.pipes:
+            return
         contact = self.network.contact(pipe.dialer.process.name)
         contact.heard_at = self.network.world.now
-        if pipe.id in self.pipes:
-            contact.down_since = None
+        contact.down_since = None
         self._on_message(pipe.id, body)
         if not self._turning:
             self._turning = True

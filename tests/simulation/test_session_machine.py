@@ -43,7 +43,6 @@ class SessionMachine(RuleBasedStateMachine):
     def flush(self, end: int, full: bool) -> None:
         for body in self.ends[end].outgoing(self.now):
             if full:
-                self.ends[end].not_sent(self.now)
                 break
             self.way[1 - end].append(body)
 

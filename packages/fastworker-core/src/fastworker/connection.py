@@ -12,6 +12,8 @@ from fastworker.addresses import is_encrypted, is_insecure
 from fastworker.credentials import Credential
 from fastworker.errors import ConfigurationError, ForkError, ProtocolMismatch
 from fastworker.keys import Key
+from fastworker.nng import refuse_if_forked
+from fastworker.pipe import PipeId
 from fastworker.protocol import (
     Batch,
     Challenge,
@@ -30,7 +32,7 @@ from fastworker.protocol import (
 )
 from fastworker.route import Route
 from fastworker.session import NEVER, Session
-from fastworker.transport import Dialer, PipeId, refuse_if_forked
+from fastworker.transport import Dialer
 
 logger = logging.getLogger("fastworker.connection")
 
@@ -265,9 +267,7 @@ class Connection:
             return
         now = self._loop.time()
         for body in self._session.outgoing(now):
-            if not self._dialer.send(body):
-                self._session.not_sent(now)
-                break
+            self._dialer.send(body)
         self._set_timer()
 
     def _set_timer(self) -> None:

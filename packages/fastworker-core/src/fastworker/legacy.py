@@ -19,10 +19,10 @@ from fastworker.errors import FastWorkerError, TaskNotFound
 from fastworker.handle import TaskClient, TaskHandle, plain_json
 from fastworker.lifecycle import State
 from fastworker.options import SubmitOptions
+from fastworker.pair import send_to_pair
 from fastworker.protocol import Submission
 from fastworker.submission import submission_by_name
 from fastworker.tasks import Priority
-from fastworker.transport import send_to_pair
 
 logger = logging.getLogger("fastworker.client")
 

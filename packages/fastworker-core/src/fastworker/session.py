@@ -81,7 +81,7 @@ class Session:
         self._pending.append(_Pending(batch([item]), size, 1))
 
     def outgoing(self, now: float) -> list[bytes]:
-        """The frames to be sent now. Each must be handed to the transport; if that fails, call `not_sent`."""
+        """The frames to be sent now. Those that the transport does not take are sent again in time."""
         frames = [body for _, body in self._resending]  # with the acknowledgement of their time
         self._resending.clear()
         sent_before = self._sent
@@ -124,10 +124,6 @@ class Session:
             size += pending.bytes
             messages.append(pending.message)
         return messages
-
-    def not_sent(self, now: float) -> None:
-        """The transport was full: send all that is unacknowledged again, soon."""
-        self._resend_due = min(self._resend_due, now + ACK_AFTER)
 
     # ---- incoming ------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ from fastworker_server.onlookers import Onlookers
 from fastworker_server.peers import Peers
 from fastworker_server.queue import Patience
 from fastworker_server.schedules import Schedules
-from fastworker_server.stalled import end_stalled
 from fastworker_server.storage.kinds import Kind
 from fastworker_server.storage.recovery import Recovered
 from fastworker_server.storage.sqlite import SqliteStore
@@ -119,7 +118,6 @@ class ControlPlane:
             await self.store.close()
             raise
         self._chores = [asyncio.create_task(self._forget_forever())]
-        self._chores.append(asyncio.create_task(end_stalled(self.addresses, self.door)))
         if keys and settings.key is None:
             self._chores.append(asyncio.create_task(watch_keys(keys, self.listener, self.door)))
         self.peers.pump()
@@ -152,7 +150,7 @@ class ControlPlane:
 
     def _refused(self) -> dict[str, int]:
         """How many connections and messages were refused since the start, by reason."""
-        return {"handshake": self.listener.refused(), **self.door.refused}
+        return {**self.listener.refused, **self.door.refused}
 
     def _recover(self, recovered: Recovered) -> None:
         now = self.clock.now()

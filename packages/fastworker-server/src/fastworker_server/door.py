@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from fastworker.keys import Key, KeyRole, new_nonce
+from fastworker.pipe import PipeId
 from fastworker.protocol import Challenge, Frame, Proof, encode
-from fastworker.transport import Listener, PipeId
+from fastworker.transport import Listener
 
 logger = logging.getLogger("fastworker.sessions")
 
@@ -29,11 +30,6 @@ ANSWERED_GARBAGE: Final = 100
 """Of these so many are answered: an answer costs more than what it answers."""
 FRAMES_PER_SECOND: Final = 20_000
 """Of one connection; more are dropped unread, and the session of a peer that means well sends them again."""
-
-
-GONE_REMEMBERED: Final = 1000
-"""Connections that are closed, and of which messages may still come up."""
-
 
 _ROLES: Final[dict[str, KeyRole]] = {role: role for role in get_args(KeyRole)}
 
@@ -47,9 +43,7 @@ class Contact:
         nonce: what it has to answer.
         key: the id of the key that it proved.
         since: when it came.
-        address: of its other end, over TCP.
         ended: it was refused, and what it still says does not count.
-        gone: it is closed; what it said before may still come up.
         garbage: frames of it that could not be read.
         allowance: frames that it may send now.
         counted_at: when the allowance was last counted.
@@ -59,10 +53,8 @@ class Contact:
     role: KeyRole | None
     nonce: str
     since: float
-    address: tuple[str, int] | None = None
     key: str = ""
     ended: bool = False
-    gone: bool = False
     garbage: int = 0
     allowance: float = FRAMES_PER_SECOND
     counted_at: float = 0.0
@@ -87,18 +79,15 @@ class Door:
 
     Attributes:
         refused: how many connections and messages, by reason.
-        addresses: the other ends of the connections over TCP that are open.
     """
 
     def __init__(self, listener: Listener, most: int) -> None:
         self.refused: Counter[str] = Counter()
-        self.addresses: set[tuple[str, int]] = set()
         self._listener = listener
         self._most = most
         self._loop = asyncio.get_running_loop()
         self._keys: dict[str, Key] = {}
         self._contacts: dict[PipeId, Contact] = {}
-        self._gone: dict[PipeId, Contact] = {}
         self._silent: dict[PipeId, Contact] = {}  # no session goes over them yet; the oldest first
         self._timer: asyncio.TimerHandle | None = None
 
@@ -118,19 +107,15 @@ class Door:
 
     def contact(self, pipe: PipeId) -> Contact | None:
         """The connection; None if what it says does not count."""
-        contact = self._contacts.get(pipe) or self._gone.get(pipe) or self._meet(pipe)
-        return None if contact.ended else contact
+        contact = self._contacts.get(pipe)
+        return None if contact is None or contact.ended else contact
 
-    def _meet(self, pipe: PipeId) -> Contact:
+    def meet(self, pipe: PipeId) -> None:
+        """A new connection."""
         locked = self._listener.is_locked(pipe)
         certified = self._listener.certified_name(pipe) if locked else None
         role = _ROLES.get(certified or "") if locked else "admin"
-        contact = Contact(pipe, role, new_nonce(), self._loop.time(), self._listener.peer_address(pipe))
-        if not self._listener.is_open(pipe):  # it never says that it leaves, so nobody would forget it
-            contact.ended = True
-            return contact
-        if contact.address is not None:
-            self.addresses.add(contact.address)
+        contact = Contact(pipe, role, new_nonce(), self._loop.time())
         self._contacts[pipe] = self._silent[pipe] = contact
         uid = self._listener.peer_uid(pipe)
         if uid is not None and uid not in (0, os.getuid()):
@@ -143,18 +128,11 @@ class Door:
         elif role is None and not self._listener.send(pipe, encode(Frame("", 0, 0, [Challenge(contact.nonce)]))):
             self._refuse(contact, "busy")
         self._watch()
-        return contact
 
     def left(self, pipe: PipeId) -> None:
         """It is gone."""
         self._silent.pop(pipe, None)
-        contact = self._contacts.pop(pipe, None)
-        if contact is not None:
-            contact.gone = True
-            self.addresses.discard(contact.address)
-            self._gone[pipe] = contact
-        while len(self._gone) > GONE_REMEMBERED:
-            del self._gone[next(iter(self._gone))]
+        self._contacts.pop(pipe, None)
 
     def _refuse(self, contact: Contact, reason: str) -> None:
         """Count it, and end the connection."""

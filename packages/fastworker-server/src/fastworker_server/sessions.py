@@ -7,6 +7,7 @@ import logging
 from typing import Final, Protocol
 
 from fastworker.keys import KeyRole
+from fastworker.pipe import PipeId
 from fastworker.protocol import (
     PROTOCOL_VERSION,
     Batch,
@@ -21,7 +22,7 @@ from fastworker.protocol import (
 )
 from fastworker.release import RELEASE
 from fastworker.session import NEVER, WINDOW, Session
-from fastworker.transport import Listener, PipeId
+from fastworker.transport import Listener
 from fastworker_server.door import Contact, Door
 from fastworker_server.rights import why_not
 from fastworker_server.workers import WorkerRecord
@@ -118,7 +119,7 @@ class Sessions:
     # ---- connections ---------------------------------------------------------------------------------------------
 
     def _connected(self, pipe: PipeId) -> None:
-        self.door.contact(pipe)
+        self.door.meet(pipe)
 
     def _disconnected(self, pipe: PipeId) -> None:
         self.door.left(pipe)
@@ -206,7 +207,7 @@ class Sessions:
                 contact.pipe, frame.session, "not-allowed", f"this session is that of another key, a {peer.role}'s"
             )
             return
-        if peer.pipe != contact.pipe and not contact.gone:
+        if peer.pipe != contact.pipe:
             self._rebind(peer, contact)
         if frame.seq and (peer.held or _has_enough(peer)):
             self._hold(peer, frame)
@@ -243,8 +244,6 @@ class Sessions:
 
     def _greet(self, contact: Contact, role: KeyRole, frame: Frame) -> Peer | None:
         """A frame of a session that we don't have: a new one if it begins with a proper `Hello`, else it is refused."""
-        if contact.gone:
-            return None  # said with its last breath
         pipe = contact.pipe
         hello = frame.items[0] if frame.seq == 1 and frame.items else None
         if not isinstance(hello, Hello):
@@ -314,9 +313,7 @@ class Sessions:
             return
         now = self._loop.time()
         for body in peer.session.outgoing(now):
-            if not self._listener.send(peer.pipe, body):
-                peer.session.not_sent(now)
-                break
+            self._listener.send(peer.pipe, body)
         self._set_tick(peer)
 
     def _set_tick(self, peer: Peer) -> None:
