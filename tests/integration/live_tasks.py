@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from datetime import date, timedelta
+from pathlib import Path
 
 from fastworker import current_task, task
 
@@ -18,20 +20,30 @@ def days(count: int, pause: float = 0.0) -> Generator[date, None, str]:
     return "all"
 
 
-@task
-def count(up_to: int) -> Iterator[int]:
-    yield from range(up_to)
+def may_go_on(number: int, reader: str | None) -> bool:
+    """Whether a reader, who adds a byte to its file for each thousand parts, is less than 5,000 parts behind."""
+    return reader is None or number % 1000 != 0 or number - 1000 * Path(reader).stat().st_size < 5000
 
 
 @task
-async def count_async(up_to: int) -> AsyncIterator[int]:
+def count(up_to: int, reader: str | None = None) -> Iterator[int]:
     for number in range(up_to):
+        while not may_go_on(number, reader):
+            time.sleep(0.001)
+        yield number
+
+
+@task
+async def count_async(up_to: int, reader: str | None = None) -> AsyncIterator[int]:
+    for number in range(up_to):
+        while not may_go_on(number, reader):  # noqa: ASYNC110 - the reader is another process
+            await asyncio.sleep(0.001)
         yield number
 
 
 @task(run_in="process")
-def count_in_process(up_to: int) -> Iterator[int]:
-    yield from range(up_to)
+def count_in_process(up_to: int, reader: str | None = None) -> Iterator[int]:
+    yield from count(up_to, reader)
 
 
 @task
