@@ -121,7 +121,7 @@ class Stream(Open):
         self._submit(self._at_once)
         if self._at_once.busy:
             self._under_way = True
-            self._loop.call_later(LOOK_AGAIN[0], self._look_again, *LOOK_AGAIN)
+            self._loop.call_later(LOOK_AGAIN[0], self._look_again, LOOK_AGAIN[0])
         elif self._done(self._at_once) and self._unsent:
             self._under_way = True
             self._send_in_time()
@@ -166,12 +166,12 @@ class Stream(Open):
         else:
             self._under_way = False
 
-    def _look_again(self, after: float, at_most: float) -> None:
+    def _look_again(self, after: float) -> None:
         if self.closed:
             return
         if self._at_once.busy:
-            after = min(2 * after, at_most)
-            self._loop.call_later(after, self._look_again, after, at_most)
+            after = min(2 * after, LOOK_AGAIN[1])
+            self._loop.call_later(after, self._look_again, after)
         else:
             self._went_on(self._at_once)
 

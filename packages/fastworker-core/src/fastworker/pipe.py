@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from fastworker.streams import Stream, StreamEnded
+from fastworker.byte_streams import Stream, StreamEnded
 
 PipeId = int
 

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from fastworker.protocol import MAX_FRAME_BYTES, Batch, Frame, Message, Refused, encode
 
 WINDOW: Final = 16
-"""Unacknowledged frames per direction. NNG silently drops what exceeds about 64 queued messages per pipe."""
+"""Unacknowledged frames per direction: far fewer than the transport keeps for a peer that does not read."""
 ACK_AFTER: Final = 0.002
 """Seconds that an acknowledgement waits for data to ride on."""
 RESEND_AFTER: Final = 1.0

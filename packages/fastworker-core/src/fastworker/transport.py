@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from fastworker import streams
+from fastworker import byte_streams
 from fastworker.credentials import Certificates, Credential
 from fastworker.errors import AddressInUse
 from fastworker.keys import Key
@@ -172,6 +172,9 @@ class _End:
             raise ValueError(f"a frame of {len(body)} bytes is over the limit of {self.max_bytes}")
         return pipe is not None and pipe.send(body)
 
+    def _all(self) -> list[Pipe]:
+        return [*self._pipes.values(), *(pipe for pipe, _ in self._greeting.values())]
+
     def close(self) -> None:
         """Hang up. What was sent but not yet acknowledged may be lost."""
         if self.closed:
@@ -179,7 +182,7 @@ class _End:
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for pipe in [*self._pipes.values(), *(pipe for pipe, _ in self._greeting.values()), *self._ready]:
+        for pipe in [*self._all(), *self._ready]:
             pipe.close()
         self._pipes.clear()
         self._greeting.clear()
@@ -193,8 +196,8 @@ class Listener(_End):
         super().__init__(loop, max_bytes)
         self.refused = Counter({"handshake": 0, "stalled": 0})
         """Connections that never were one: they failed in TLS, did not speak the protocol, or took too long over it."""
-        self._listeners: list[streams.StreamListener] = []
-        self._locked: list[streams.StreamListener] = []  # those that want a key
+        self._listeners: list[byte_streams.StreamListener] = []
+        self._locked: list[byte_streams.StreamListener] = []  # those that want a key
         self._local: list[str] = []
 
     def listen(self, url: str, accepted: Sequence[Key] | Certificates = ()) -> None:
@@ -220,7 +223,7 @@ class Listener(_End):
             has_kind=_has_kind(url),
             locked=bool(accepted),
         )
-        listener = streams.StreamListener(url, accepted, self._loop, on_stream)
+        listener = byte_streams.StreamListener(url, accepted, self._loop, on_stream)
         self._listeners.append(listener)
         if accepted and not isinstance(accepted, Certificates):
             self._locked.append(listener)
@@ -253,7 +256,7 @@ class Listener(_End):
         stream = self._stream(pipe)
         return stream.peer_uid() if stream is not None else None
 
-    def _stream(self, number: PipeId) -> streams.Stream | None:
+    def _stream(self, number: PipeId) -> byte_streams.Stream | None:
         pipe = self._pipes.get(number)
         return pipe.stream if isinstance(pipe, StreamPipe) else None
 
@@ -271,7 +274,7 @@ class Listener(_End):
     def _never_greeted(self, code: int | None) -> None:
         if code == TOO_LATE:
             self.refused["stalled"] += 1
-        elif code is None or code in streams.BAD_CREDENTIALS:
+        elif code is None or code in byte_streams.BAD_CREDENTIALS:
             self.refused["handshake"] += 1
 
     def close(self) -> None:
@@ -290,7 +293,7 @@ class Dialer(_End):
     def __init__(self, loop: asyncio.AbstractEventLoop, max_bytes: int = MAX_FRAME_BYTES) -> None:
         super().__init__(loop, max_bytes)
         self._url = ""
-        self._dialer: streams.StreamDialer | None = None
+        self._dialer: byte_streams.StreamDialer | None = None
         self._pipe: Pipe | None = None
         self._wait = RECONNECT[0]
         self._again: asyncio.TimerHandle | None = None
@@ -305,7 +308,7 @@ class Dialer(_End):
             on_stream = partial(
                 self._meet, ours=GREETING_OF_DIALER, theirs=GREETING_OF_LISTENER, has_kind=_has_kind(url), locked=False
             )
-            self._dialer = streams.StreamDialer(url, credential, self._loop, on_stream, self._failed)
+            self._dialer = byte_streams.StreamDialer(url, credential, self._loop, on_stream, self._failed)
         self._dial()
 
     def _dial(self) -> None:
@@ -323,10 +326,14 @@ class Dialer(_End):
 
     def _failed(self, code: int | None) -> None:
         """Try again, a little later each time."""
-        if self._came_of_it is not None and not self._came_of_it.done():
-            self._came_of_it.set_result(code)
+        self._tell(code)
         self._again = self._loop.call_later(self._wait, self._dial)
         self._wait = min(2 * self._wait, RECONNECT[1])
+
+    def _tell(self, code: int | None) -> None:
+        """To who dials once: what came of it."""
+        if self._came_of_it is not None and not self._came_of_it.done():
+            self._came_of_it.set_result(code)
 
     def _never_greeted(self, code: int | None) -> None:
         self._failed(code)
@@ -334,8 +341,7 @@ class Dialer(_End):
     def _connected(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._wait = RECONNECT[0]
-        if self._came_of_it is not None and not self._came_of_it.done():
-            self._came_of_it.set_result(0)
+        self._tell(0)
         super()._connected(pipe)
 
     def _lost(self, pipe: Pipe, code: int | None) -> None:
@@ -355,7 +361,7 @@ class Dialer(_End):
 
     def _give_up(self) -> None:
         self._stop_dialling()
-        given_up = [*self._pipes.values(), *(pipe for pipe, _ in self._greeting.values())]
+        given_up = self._all()
         self._pipe = None
         self._greeting.clear()
         for pipe in given_up:
@@ -400,11 +406,11 @@ def _has_kind(url: str) -> bool:
 def _in_words(code: int | None) -> str:
     if code == 0:
         return "something listens there, but it does not answer"
-    if code in streams.NOBODY_LISTENS:
+    if code in byte_streams.NOBODY_LISTENS:
         return "nobody listens there"
-    if code in streams.BAD_CREDENTIALS:
+    if code in byte_streams.BAD_CREDENTIALS:
         return "refused: the cluster keys differ"
-    if code is None or code in streams.HUNG_UP:
+    if code is None or code in byte_streams.HUNG_UP:
         return "refused: the cluster keys differ, or it is no control plane"
     return "no answer"
 
