@@ -298,7 +298,9 @@ async def test_who_hung_up_is_gone_though_there_is_more_to_hear_and_to_answer(ne
     listener.answers = True
     many = [b"%d" % number for number in range(5 * WINDOW)]
     _, writer = await asyncio.open_unix_connection(net.folder / "s")
-    writer.write(GREETING_OF_DIALER + b"".join(b"\1" + message(body) for body in many))
+    writer.write(GREETING_OF_DIALER)
+    await eventually(lambda: listener.pipes)
+    writer.write(b"".join(b"\1" + message(body) for body in many))
     await writer.drain()
     writer.transport.abort()
     await eventually(lambda: listener.lost and listener.lost == listener.pipes)

@@ -31,7 +31,7 @@ from fastworker.legacy import LegacyCalls, call_options
 from fastworker.lifecycle import State
 from fastworker.live import Listening, Live
 from fastworker.many import ManyTasks
-from fastworker.middleware import active_middleware, around_submit
+from fastworker.middleware import Middleware, active_middleware, around_submit
 from fastworker.options import SubmitOptions
 from fastworker.orders import Orders, Request
 from fastworker.pending import Pending
@@ -267,25 +267,30 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         other = others.get(task_id)
         return TaskHandle.make(other or task_id, self, signature, ending if other is None else None)
 
-    async def _submit(self, submissions: Sequence[Submission], strict: bool) -> dict[str, str]:
+    def _submit(self, submissions: Sequence[Submission], strict: bool) -> Awaitable[dict[str, str]]:
         """Submit in one request; the tasks that were not taken in, each with the one that stands for it."""
-        request = next(self._requests)
         carry_on(submissions)
-        try:
-            middleware = active_middleware()
-            if middleware:
-                await around_submit(middleware, lambda inner: self._send_submit(request, inner, strict))(submissions)
-            else:
-                await self._send_submit(request, submissions, strict)
-        finally:
-            instead = self._instead.pop(request, None)
-        return instead or {}
+        middleware = active_middleware()
+        if middleware:
+            return self._submit_through(middleware, submissions, strict)
+        return self._send_submit(submissions, strict)
 
-    async def _send_submit(self, request: int, submissions: Sequence[Submission], strict: bool) -> None:
+    async def _submit_through(
+        self, middleware: Sequence[Middleware], submissions: Sequence[Submission], strict: bool
+    ) -> dict[str, str]:
+        instead: dict[str, str] = {}
+
+        async def send(inner: Sequence[Submission]) -> None:
+            instead.update(await self._send_submit(inner, strict))
+
+        await around_submit(middleware, send)(submissions)
+        return instead
+
+    def _send_submit(self, submissions: Sequence[Submission], strict: bool) -> Awaitable[dict[str, str]]:
         connection, loop = self._open()
-        message = Submit(request, list(submissions), strict)
+        message = Submit(next(self._requests), list(submissions), strict)
         connection.post(message, _size(submissions))
-        await self._submits.add(request, message, loop)
+        return self._submits.add(message.request, message, loop)
 
     # ---- wait ----------------------------------------------------------------------------------------------------
 
@@ -380,7 +385,7 @@ class Client(Orders, ManyTasks, ScheduleCalls, Events, Listening, LegacyCalls):
         match message:
             case Accepted(items=requests):
                 for request in requests:
-                    self._submits.finish(request, None)
+                    self._submits.finish(request, self._instead.pop(request, {}))
             case Results(items=ends):
                 for ended in ends:
                     ending = self._endings.get(ended.id)

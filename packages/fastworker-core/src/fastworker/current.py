@@ -81,7 +81,10 @@ async def on_current_client[T](call: Callable[[TaskClient], Awaitable[T]]) -> T:
         NoControlPlane: there was none yet, and no control plane was found.
     """
     here = started_here()
-    if here is not None:
-        return await call(here)
+    return await (call(here) if here is not None else on_default_client(call))
+
+
+async def on_default_client[T](call: Callable[[TaskClient], Awaitable[T]]) -> T:
+    """Run a call with the default client of the process, in its event loop. Raises what `on_current_client` raises."""
     client = await asyncio.wrap_future(portal().submit(_default.get()))
     return await client.bridge(lambda: call(client))

@@ -15,7 +15,7 @@ class Ending:
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
         self.ended: Ended | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
 
     def arrive(self, ended: Ended) -> None:
         """The task has ended."""
@@ -28,11 +28,11 @@ class Ending:
         """Wait for the end."""
         while self.ended is None:
             future = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
+            self._waiting += (future,)
             try:
                 await future
             finally:
-                self._waiting.remove(future)
+                self._waiting = tuple(other for other in self._waiting if other is not future)
         return self.ended
 
     def fail(self, error: Exception) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Literal, Protocol, Unpack, cast, overload
 
 from fastworker.after_response import put_off
 from fastworker.codec import Signature
-from fastworker.current import on_current_client
+from fastworker.current import on_current_client, on_default_client, started_here
 from fastworker.errors import ConfigurationError, DuplicateTask, InvalidArguments, TaskDefinitionError
 from fastworker.handle import TaskHandle
 from fastworker.limits import UNLIMITED, TaskLimits, make_limits
@@ -132,7 +132,10 @@ class TaskFunction[**P, C, R]:
         submission = self.submission(args, kwargs)
         if self.after_response:
             return put_off(self.signature, submission)
-        return await on_current_client(lambda client: client.submit_function(self.signature, submission))
+        here = started_here()
+        if here is not None:
+            return await here.submit_function(self.signature, submission)
+        return await on_default_client(lambda client: client.submit_function(self.signature, submission))
 
     async def map[T](self: Callable[Concatenate[T, ...], Any], items: Iterable[T]) -> list[TaskHandle[R]]:
         """Queue one task per item, with the item as first argument, in one request."""

@@ -90,9 +90,9 @@ class PatientClient(Client):
 
     # ---- the bounds ----------------------------------------------------------------------------------------------
 
-    async def _send_submit(self, request: int, submissions: Sequence[Submission], strict: bool) -> None:
+    async def _send_submit(self, submissions: Sequence[Submission], strict: bool) -> dict[str, str]:
         async with self._turn():
-            await super()._send_submit(request, submissions, strict)
+            return await super()._send_submit(submissions, strict)
 
     async def _ask(self, request: Request) -> Any:
         async with self._turn():

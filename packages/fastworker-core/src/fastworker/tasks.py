@@ -41,6 +41,8 @@ class Priority(StrEnum):
 
 PRIORITIES = tuple(Priority)
 _RANKS = {priority: rank for rank, priority in enumerate(PRIORITIES)}
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""Two bits of the variant that RFC 9562 describes, then two of a random digit."""
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 
 
@@ -331,11 +333,9 @@ def _trace_id(headers: Mapping[str, str] | None) -> str | None:
 
 def new_task_id() -> str:
     """A UUIDv7 (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random bits. Sorts by time."""
-    random = int.from_bytes(os.urandom(10)) & ((1 << 74) - 1)
-    value = (time.time_ns() // 1_000_000 & ((1 << 48) - 1)) << 80
-    value |= 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | (random & ((1 << 62) - 1))
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time_ms = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10).hex()
+    return f"{time_ms[:8]}-{time_ms[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[7:19]}"
 
 
 def idempotent_id(name: str, key: str) -> str:
