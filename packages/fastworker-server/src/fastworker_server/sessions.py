@@ -219,7 +219,12 @@ class Sessions:
 
     def _deliver(self, peer: Peer, frame: Frame) -> None:
         for message in peer.session.receive(frame, self._loop.time()):
-            self._receiver.received(peer, message)
+            try:
+                self._receiver.received(peer, message)
+            except Exception as error:  # a fault of ours costs this message, and none of those that came with it
+                logger.exception("a %s of %s could not be handled", message.kind, peer.hello.name)
+                text = f"the control plane could not handle a {message.kind}: {error!r}; its log says more"
+                self.say(peer, Refused("failed", text, getattr(message, "request", None)))
 
     def _hold(self, peer: Peer, frame: Frame) -> None:
         """Not now: it is not acknowledged either, so the peer's window closes."""
