@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,29 @@ def test_submit_waits_no_longer_than_it_was_told_and_the_task_goes_on(running: C
     found = TASK_ID.search(done.err)
     assert found
     assert running.run("result", found[0]).out == "7\n"
+
+
+def test_who_waits_long_is_told_why_once(running: Cluster) -> None:
+    done = running.run("submit", "ad", "--args", "[1, 2]", "--wait-for", "5", "--json")
+    assert done.code == 5
+    assert done.out == ""
+    why, limit = done.err.splitlines()
+    assert why == (
+        "queued: no connected worker knows a task named 'ad'; "
+        "check the spelling ('add' is known), or start a worker with the module that defines it"
+    )
+    assert limit.endswith("has not ended within 5 s; it goes on")
+
+
+def test_who_waits_no_longer_is_told_how_to_go_on(blocked: Cluster) -> None:
+    waiting = blocked.launch("waiting", ["fastworker", "submit", "add", "--args", "[1, 2]"])
+    until(lambda: "is paused; fastworker resume --queue default" in waiting.log, what="the reason")
+    waiting.signal(signal.SIGINT)
+    assert waiting.wait() == 130
+    said = waiting.log.splitlines()[-1]
+    assert said.startswith("the task goes on; to wait for it again: fastworker result ")
+    blocked.client.resume(queue="default")
+    assert blocked.run(*said.split()[-2:]).out == "3\n"
 
 
 def test_a_failed_task_is_told_with_its_own_traceback(running: Cluster) -> None:

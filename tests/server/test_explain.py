@@ -175,8 +175,19 @@ def test_what_to_do_is_said_where_something_can_be_done() -> None:
     assert advice["paused"] == "fastworker resume --queue mail"
     assert advice["paused "] == "fastworker resume --name add"
     assert advice["no worker"] == "fastworker worker start"
-    assert advice["no capable worker"] is not None
+    assert advice["no capable worker"] == (
+        "check the spelling of the name, or start a worker with the module that defines it"
+    )
     assert advice["workers busy"] is None
+
+
+def test_a_name_that_is_spelled_alike_is_named() -> None:
+    stage = Stage()
+    stage.join("w", 1, "sub", "add")
+    stage.submit("t", "ad")
+    assert explain(stage.engine, stage.task("t"), stage.now).advice == (
+        "check the spelling ('add' is known), or start a worker with the module that defines it"
+    )
 
 
 def test_the_moment_when_it_changes_by_itself_is_said() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from itertools import islice
+from typing import Final
+
 from fastworker.lifecycle import State
 from fastworker.tasks import Task
 from fastworker.views import Explanation
@@ -10,6 +14,8 @@ from fastworker_server.limits import Limit
 
 COUNT_AHEAD_UP_TO = 100_000
 """In longer lanes the exact place is not counted."""
+MOST_COMPARED: Final = 500
+"""Names among which one that is spelled alike is looked for."""
 
 
 def explain(engine: Engine, task: Task, now: float) -> Explanation:
@@ -54,8 +60,8 @@ def _queued(engine: Engine, task: Task, now: float) -> Explanation:
         advice = f"fastworker resume --worker {paused[0]}"
         return _say(task, "workers paused", f"the workers that know it are paused: {', '.join(paused)}", advice=advice)
     if not lane.route.workers:
-        advice = "start a worker with the module that defines it, or check the spelling of the name"
-        return _say(task, "no capable worker", f"no connected worker knows a task named {task.name!r}", advice=advice)
+        reason = f"no connected worker knows a task named {task.name!r}"
+        return _say(task, "no capable worker", reason, advice=_advice_on_name(engine, task.name))
     if lane.limit is not None and lane.limit.closed is not None:
         return _limited(task, lane.limit, now)
     if not any(worker.usable for worker in lane.route.workers):
@@ -64,6 +70,13 @@ def _queued(engine: Engine, task: Task, now: float) -> Explanation:
     ahead = _ahead(engine, task, now)
     place = f"; {ahead} tasks go before it" if ahead else ""
     return _say(task, "workers busy", f"all {slots} slots of the workers that know it are taken{place}", ahead=ahead)
+
+
+def _advice_on_name(engine: Engine, name: str) -> str:
+    known = set[str]().union(*(worker.names for worker in engine.workers.values()))
+    alike = get_close_matches(name, islice(known, MOST_COMPARED), 1)
+    spelling = f"check the spelling ({alike[0]!r} is known)" if alike else "check the spelling of the name"
+    return f"{spelling}, or start a worker with the module that defines it"
 
 
 def _limited(task: Task, limit: Limit, now: float) -> Explanation:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fastworker.cli.output import AsJson, Url, connect, moment, print_json, print_list, print_pairs, say
+from fastworker.cli.waiting import await_result
 from fastworker.errors import ConfigurationError
 from fastworker.lifecycle import State
 from fastworker.sizes import megabytes
@@ -60,7 +61,7 @@ def result(
 ) -> None:
     """Wait for a task, and print its result."""
     with connect(url) as client:
-        value = client.result(task_id, wait_for)
+        value = await_result(client, task_id, wait_for)
     print_json({"id": task_id, "result": value} if as_json else value)
 
 

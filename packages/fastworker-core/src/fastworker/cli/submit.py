@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fastworker.cli.output import AsJson, Url, connect, print_json
+from fastworker.cli.waiting import await_result
 from fastworker.errors import ConfigurationError
 from fastworker.options import SubmitOptions
 
@@ -35,7 +36,7 @@ def submit(
         if not wait:
             print_json({"id": str(task_id)}) if as_json else typer.echo(task_id)
             return
-        value = client.result(task_id, wait_for)
+        value = await_result(client, task_id, wait_for)
     print_json({"id": str(task_id), "result": value} if as_json else value)
 
 
