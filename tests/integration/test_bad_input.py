@@ -34,7 +34,7 @@ def test_an_unknown_name_waits_and_why_says_that_no_worker_knows_it(running: Clu
     assert running.client.info(task_id).state == "queued"
     done = running.run("why", task_id)
     assert "no connected worker knows a task named 'no_such_task'" in done.out
-    assert "try: start a worker with the module that defines it" in done.out
+    assert "try: check the spelling of the name, or start a worker with the module that defines it" in done.out
     assert running.client.cancel(task_id) == "was_queued"
 
 

@@ -281,6 +281,14 @@ def test_list_filters(running: Cluster) -> None:
     assert "no tasks" in running.run("list", "--queue", "nowhere").out
 
 
+def test_a_row_of_a_list_is_a_line_in_a_narrow_terminal_too(running: Cluster) -> None:
+    task_id = running.run("submit", "add", "--args", "[1, 2]", "--no-wait").out.strip()
+    running.client.result(task_id, 10)
+    listed = running.run("list", "--name", "add", COLUMNS="40")
+    [row] = [line for line in listed.out.splitlines() if task_id in line]
+    assert row.split()[2:6] == ["add", "succeeded", "normal", "1"]
+
+
 def test_list_refuses_a_state_that_there_is_not(running: Cluster) -> None:
     done = running.run("list", "--state", "done")
     assert done.code == 2

@@ -119,6 +119,7 @@ def test_bad_arguments_fail_the_attempt_and_say_which(function: Callable[..., An
     assert outcome.status == "failed"
     assert outcome.error is not None
     assert outcome.error.type == "fastworker.errors.InvalidArguments"
+    assert (outcome.error.traceback, outcome.error.place) == ("", ""), "the message says it all"
     assert "a: Input should be a valid integer" in outcome.error.message
 
 

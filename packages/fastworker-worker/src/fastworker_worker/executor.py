@@ -283,11 +283,14 @@ def _utf8(text: str) -> str:
 
 
 def _traceback(error: BaseException) -> str:
+    """As Python prints it, without our own frames; nothing, if there are no others: then the message says it all."""
     try:
-        formatted = traceback.TracebackException.from_exception(error, limit=-60)
-        own = [frame for frame in formatted.stack if not _is_ours(frame.filename)]
-        if own:
-            formatted.stack = traceback.StackSummary.from_list(own)
+        formatted = traceback.TracebackException.from_exception(error, limit=-60, compact=True)
+        theirs = [frame for frame in formatted.stack if not _is_ours(frame.filename)]
+        if theirs:
+            formatted.stack = traceback.StackSummary.from_list(theirs)
+        elif formatted.__cause__ is None and formatted.__context__ is None:
+            return ""
         return "".join(formatted.format())
     except BaseException as broken:
         return f"<the traceback can't be printed: {type(broken).__name__}>"
@@ -295,7 +298,7 @@ def _traceback(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
-    theirs = [frame for frame in frames if not _is_ours(frame.filename)] or list(frames)
+    theirs = [frame for frame in frames if not _is_ours(frame.filename)]
     return f"{theirs[-1].filename}:{theirs[-1].lineno} in {theirs[-1].name}" if theirs else ""
 
 

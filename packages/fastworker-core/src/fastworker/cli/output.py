@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic_core import to_json
@@ -26,13 +26,18 @@ LogFormat = Annotated[LogKind | None, typer.Option(help="text (default), or json
 CONNECT_TIMEOUT = 2.0
 """Seconds; a person waits at the terminal."""
 
+LONGEST_CELL: Final = 60
+"""Characters, before a cell of a table goes on in the next line."""
+WIDEST: Final = 2000
+"""A table is as wide as it needs, also in a narrow terminal or in a pipe: a row is a line to be searched and copied."""
+
 
 @cache
-def console() -> Console:
-    """Where tables and progress bars go."""
+def console(width: int | None = None) -> Console:
+    """Where tables and progress bars go; as wide as the terminal, if nothing else is said."""
     from rich.console import Console  # only where there is a table: it takes long to import
 
-    return Console(highlight=False, soft_wrap=True, emoji=False)
+    return Console(highlight=False, soft_wrap=True, emoji=False, width=width)
 
 
 def say(text: str, *, bold: bool = False, colour: str | None = None) -> None:
@@ -71,10 +76,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "id")  # an id is there to be copied
+        table.add_column(column, overflow="fold", max_width=LONGEST_CELL)
     for line in lines:
         table.add_row(*(cell.replace("[", r"\[") for cell in line))
-    console().print(table)
+    console(WIDEST).print(table)
 
 
 def print_list[T](
