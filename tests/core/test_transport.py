@@ -847,6 +847,7 @@ async def test_an_event_loop_that_is_closed_is_not_told_any_more(net: Net) -> No
         loop.close()
 
     await asyncio.to_thread(connect)
+    await eventually(lambda: listener.pipes)
     assert say(listener, b"anybody?")
     listener.socket.close()
     dialer.close()
