@@ -160,6 +160,12 @@ def test_what_cannot_be_kept_is_refused_with_advice(said: dict[str, Any], advice
     assert advice in str(caught.value)
 
 
+def test_a_last_moment_that_no_clock_here_reaches_is_refused() -> None:
+    """Python looks a day back for the zone that held then, and the first year has none."""
+    with pytest.raises(ConfigurationError, match="repeat_until="):
+        task(name="scheduled", repeat_interval=30, repeat_until="0001-01-01T00:00:00")(lambda: None)
+
+
 def test_a_scheduled_function_must_do_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastworker.function.registry", Registry())
     with pytest.raises(TaskDefinitionError, match="give user a default"):

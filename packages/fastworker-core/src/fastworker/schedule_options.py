@@ -121,7 +121,10 @@ def _in_today_s_words(said: Mapping[str, Any]) -> TimingOptions:
 def _local(value: Moment) -> Moment:
     """0.3.0 meant the clock of the machine."""
     moment = _read("repeat_until", value) if isinstance(value, str) else value
-    return moment.astimezone() if isinstance(moment, datetime) else moment
+    try:
+        return moment.astimezone() if isinstance(moment, datetime) else moment
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"repeat_until={value!r} is a date that no clock here reaches: {error}") from None
 
 
 def _text(name: str, value: object) -> str:
