@@ -11,8 +11,8 @@ from typing import Final
 from fastworker.addresses import is_encrypted, is_insecure
 from fastworker.credentials import Credential
 from fastworker.errors import ConfigurationError, ForkError, ProtocolMismatch
+from fastworker.forks import refuse_if_forked
 from fastworker.keys import Key
-from fastworker.nng import refuse_if_forked
 from fastworker.pipe import PipeId
 from fastworker.protocol import (
     Batch,

@@ -1,4 +1,4 @@
-"""NNG below its sockets: asynchronous operations, what is open in this process, and how both end.
+"""NNG below its sockets: asynchronous operations, what of it is open in this process, and how both end.
 
 What NNG does meanwhile it tells in threads of its own, which need the interpreter for that: they hand over, no more.
 """
@@ -9,13 +9,13 @@ import asyncio
 import atexit
 import contextlib
 import itertools
-import os
 from collections.abc import Callable
 from typing import Any, Final
 
 import pynng  # type: ignore[import-untyped, unused-ignore]
 
-from fastworker.errors import ConnectionFailed, ForkError
+from fastworker.errors import ConnectionFailed
+from fastworker.forks import Open, all_open
 
 lib: Any = pynng.lib
 ffi: Any = pynng.ffi
@@ -136,12 +136,10 @@ def in_words(code: int) -> str:
 
 # ---- what is open --------------------------------------------------------------------------------------------
 
-_open: set[Open] = set()
-_forked_while_open = False
 _process_ends = False
 
 
-class Open:
+class OpenInNng(Open):
     """Something of NNG's in this process.
 
     Args:
@@ -153,12 +151,11 @@ class Open:
     def __init__(
         self, handle: Any, hang_up: Callable[[Any], None], free: Callable[[Any], None], *operations: Operation
     ) -> None:
-        self.closed = False
+        super().__init__()
         self._handle = handle
         self._hang_up = hang_up
         self._free = free
         self._operations = operations
-        _open.add(self)
 
     def abandon(self) -> None:
         """The process ends, maybe while another thread works on: from here on it does nothing with NNG."""
@@ -170,10 +167,10 @@ class Open:
 
     def close(self) -> None:
         """Give it back; what goes on ends."""
-        if self.closed or _process_ends:
-            return
-        self.closed = True
-        _open.discard(self)
+        if not _process_ends:
+            super().close()
+
+    def _release(self) -> None:
         self._hang_up(self._handle)
         for operation in self._operations:
             operation.free()
@@ -184,23 +181,9 @@ def _abandon_all() -> None:
     """Before NNG's own end, which pynng registered: it panics if something goes on."""
     global _process_ends
     _process_ends = True
-    for opened in list(_open):
-        opened.abandon()
-
-
-def _after_fork() -> None:
-    global _forked_while_open
-    _forked_while_open = bool(_open)
+    for opened in all_open():
+        if isinstance(opened, OpenInNng):
+            opened.abandon()
 
 
 atexit.register(_abandon_all)
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def refuse_if_forked() -> None:
-    """Raise `ForkError` in a child of a process that had a connection open: NNG would abort it."""
-    if _forked_while_open:
-        raise ForkError(
-            "this process was forked from one that was connected already, and NNG can't be used after that: "
-            "connect after the fork, or use multiprocessing's 'spawn'"
-        )

@@ -8,7 +8,7 @@ from typing import Final
 import pynng  # type: ignore[import-untyped, unused-ignore]
 
 from fastworker.errors import ConnectionFailed
-from fastworker.nng import refuse_if_forked
+from fastworker.forks import refuse_if_forked
 
 LINGER: Final = 0.1
 

@@ -8,13 +8,12 @@ is always the same, for no reply is paired with a request here.
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from fastworker.byte_streams import Stream, StreamEnded
+from fastworker.byte_streams import OpenStream, StreamEnded
 
 PipeId = int
 
@@ -79,7 +78,7 @@ class StreamPipe:
     """A connection over a byte stream.
 
     Args:
-        handle: NNG's, of the stream.
+        open_stream: opens the stream.
         ours: our greeting.
         theirs: what we want to hear.
         has_kind: whether a byte says what kind of message it is, as over ipc.
@@ -90,8 +89,7 @@ class StreamPipe:
     def __init__(
         self,
         number: PipeId,
-        handle: Any,
-        loop: asyncio.AbstractEventLoop,
+        open_stream: OpenStream,
         ours: bytes,
         theirs: bytes,
         *,
@@ -112,7 +110,7 @@ class StreamPipe:
         self._start = self._end = 0  # what was read and not taken
         self._reading = True
         self._broken = False  # what came is no message
-        self.stream = Stream(handle, loop, lambda: on_ready(self))
+        self.stream = open_stream(lambda: on_ready(self))
         self.stream.receive(self._place, 0)
         self.stream.greet(ours)
 

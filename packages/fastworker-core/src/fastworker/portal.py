@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 
 from fastworker.errors import ConfigurationError
-from fastworker.nng import refuse_if_forked
+from fastworker.forks import refuse_if_forked
 
 LAST_WORDS = 5.0
 """Seconds that the loop gets to close what is open when the process ends."""

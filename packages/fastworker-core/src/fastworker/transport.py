@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from fastworker import byte_streams
+from fastworker.byte_streams import OpenStream, Stream
 from fastworker.credentials import Certificates, Credential
 from fastworker.errors import AddressInUse
+from fastworker.forks import refuse_if_forked
 from fastworker.keys import Key
-from fastworker.nng import hand_over, refuse_if_forked
+from fastworker.nng import hand_over
+from fastworker.nng_streams import BAD_CREDENTIALS, HUNG_UP, NOBODY_LISTENS, StreamDialer, StreamListener
 from fastworker.pipe import (
     GREETING_OF_DIALER,
     GREETING_OF_LISTENER,
@@ -28,6 +31,7 @@ from fastworker.pipe import (
     StreamPipe,
 )
 from fastworker.protocol import MAX_FRAME_BYTES
+from fastworker.unix_sockets import UnixDialer, UnixListener
 
 OnMessage = Callable[[PipeId, bytes], None]
 OnPipe = Callable[[PipeId], None]
@@ -45,6 +49,8 @@ TOO_LATE: Final = -1
 """No code of NNG's: the other end did not greet in time."""
 RECONNECT: Final = (0.05, 0.5)
 """Seconds, from and to, between two attempts to connect."""
+WATCHES_UNIX_SOCKETS: Final = sys.platform == "linux"
+"""Whether the event loop does that itself; elsewhere it may be unable to, and NNG does."""
 
 
 class _End:
@@ -81,6 +87,13 @@ class _End:
         if not self._turn_is_due:
             self._turn_is_due = True
             hand_over(self._loop, self._turn)
+
+    def _is_ready_here(self, pipe: Pipe) -> None:
+        """The same, in the event loop."""
+        self._ready.append(pipe)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         self._turn_is_due = False  # from here on, who comes makes another one due
@@ -132,19 +145,18 @@ class _End:
 
     # ---- greetings -----------------------------------------------------------------------------------------------
 
-    def _meet(self, handle: Any, ours: bytes, theirs: bytes, *, has_kind: bool, locked: bool) -> None:
+    def _meet(self, open_stream: OpenStream, url: str, ours: bytes, theirs: bytes, *, locked: bool) -> None:
         """A new connection, that has to greet."""
         number = next(self._numbers)
         pipe = StreamPipe(
             number,
-            handle,
-            self._loop,
+            open_stream,
             ours,
             theirs,
-            has_kind=has_kind,
+            has_kind=_is_ipc(url),
             locked=locked,
             max_bytes=self.max_bytes,
-            on_ready=self._is_ready,
+            on_ready=self._is_ready_here if _is_watched(url) else self._is_ready,
         )
         self._greeting[number] = (pipe, self._loop.time())
         if len(self._greeting) > MOST_GREETING:
@@ -196,8 +208,8 @@ class Listener(_End):
         super().__init__(loop, max_bytes)
         self.refused = Counter({"handshake": 0, "stalled": 0})
         """Connections that never were one: they failed in TLS, did not speak the protocol, or took too long over it."""
-        self._listeners: list[byte_streams.StreamListener] = []
-        self._locked: list[byte_streams.StreamListener] = []  # those that want a key
+        self._listeners: list[StreamListener | UnixListener] = []
+        self._locked: list[StreamListener] = []  # those that want a key
         self._local: list[str] = []
 
     def listen(self, url: str, accepted: Sequence[Key] | Certificates = ()) -> None:
@@ -217,13 +229,12 @@ class Listener(_End):
             self._local.append(url)
             return
         on_stream = partial(
-            self._meet,
-            ours=GREETING_OF_LISTENER,
-            theirs=GREETING_OF_DIALER,
-            has_kind=_has_kind(url),
-            locked=bool(accepted),
+            self._meet, url=url, ours=GREETING_OF_LISTENER, theirs=GREETING_OF_DIALER, locked=bool(accepted)
         )
-        listener = byte_streams.StreamListener(url, accepted, self._loop, on_stream)
+        if _is_watched(url):
+            self._listeners.append(UnixListener(url, self._loop, on_stream))
+            return
+        listener = StreamListener(url, accepted, self._loop, on_stream)
         self._listeners.append(listener)
         if accepted and not isinstance(accepted, Certificates):
             self._locked.append(listener)
@@ -256,7 +267,7 @@ class Listener(_End):
         stream = self._stream(pipe)
         return stream.peer_uid() if stream is not None else None
 
-    def _stream(self, number: PipeId) -> byte_streams.Stream | None:
+    def _stream(self, number: PipeId) -> Stream | None:
         pipe = self._pipes.get(number)
         return pipe.stream if isinstance(pipe, StreamPipe) else None
 
@@ -274,7 +285,7 @@ class Listener(_End):
     def _never_greeted(self, code: int | None) -> None:
         if code == TOO_LATE:
             self.refused["stalled"] += 1
-        elif code is None or code in byte_streams.BAD_CREDENTIALS:
+        elif code is None or code in BAD_CREDENTIALS:
             self.refused["handshake"] += 1
 
     def close(self) -> None:
@@ -293,7 +304,7 @@ class Dialer(_End):
     def __init__(self, loop: asyncio.AbstractEventLoop, max_bytes: int = MAX_FRAME_BYTES) -> None:
         super().__init__(loop, max_bytes)
         self._url = ""
-        self._dialer: byte_streams.StreamDialer | None = None
+        self._dialer: StreamDialer | UnixDialer | None = None
         self._pipe: Pipe | None = None
         self._wait = RECONNECT[0]
         self._again: asyncio.TimerHandle | None = None
@@ -305,10 +316,11 @@ class Dialer(_End):
         self._url = url
         self._wait = RECONNECT[0]
         if not _is_local(url):
-            on_stream = partial(
-                self._meet, ours=GREETING_OF_DIALER, theirs=GREETING_OF_LISTENER, has_kind=_has_kind(url), locked=False
-            )
-            self._dialer = byte_streams.StreamDialer(url, credential, self._loop, on_stream, self._failed)
+            on_stream = partial(self._meet, url=url, ours=GREETING_OF_DIALER, theirs=GREETING_OF_LISTENER, locked=False)
+            if _is_watched(url):
+                self._dialer = UnixDialer(url, self._loop, on_stream, self._failed)
+            else:
+                self._dialer = StreamDialer(url, credential, self._loop, on_stream, self._failed)
         self._dial()
 
     def _dial(self) -> None:
@@ -399,18 +411,22 @@ def _is_local(url: str) -> bool:
     return url.startswith("inproc://")
 
 
-def _has_kind(url: str) -> bool:
-    return url.startswith("ipc:")
+def _is_ipc(url: str) -> bool:
+    return url.startswith("ipc://")
+
+
+def _is_watched(url: str) -> bool:
+    return WATCHES_UNIX_SOCKETS and _is_ipc(url)
 
 
 def _in_words(code: int | None) -> str:
     if code == 0:
         return "something listens there, but it does not answer"
-    if code in byte_streams.NOBODY_LISTENS:
+    if code in NOBODY_LISTENS:
         return "nobody listens there"
-    if code in byte_streams.BAD_CREDENTIALS:
+    if code in BAD_CREDENTIALS:
         return "refused: the cluster keys differ"
-    if code is None or code in byte_streams.HUNG_UP:
+    if code is None or code in HUNG_UP:
         return "refused: the cluster keys differ, or it is no control plane"
     return "no answer"
 
