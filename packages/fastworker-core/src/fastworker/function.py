@@ -133,7 +133,7 @@ class TaskFunction[**P, C, R]:
         if self.after_response:
             return put_off(self.signature, submission)
         here = started_here()
-        if here is not None:
+        if here is not None:  # as `on_current_client` does, without a coroutine in between
             return await here.submit_function(self.signature, submission)
         return await on_default_client(lambda client: client.submit_function(self.signature, submission))
 

@@ -343,6 +343,10 @@ class Engine(Queue):
         worker.slots = slots
         self.lanes.reroute(self.workers.values())
 
+    def has_worker_for(self, name: str) -> bool:
+        """Whether a worker that is here knows tasks of this name."""
+        return any(name in worker.names for worker in self.workers.values())
+
     def places(self) -> dict[str, WorkerPlace]:
         """Where the workers run that are here, or are awaited still; `place_changes` grows whenever that changes."""
         return self.expected_workers | {worker.name: worker.place for worker in self.workers.values()}

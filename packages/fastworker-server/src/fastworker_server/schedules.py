@@ -212,12 +212,14 @@ class Schedules:
 
     def _refuse_if_in_code(self, record: ScheduleRecord) -> None:
         definition = self._engine.catalog.get(record.schedule.name)
-        if record.source == "code" and definition and definition.schedule and self._is_known(definition.name):
+        if (
+            record.source == "code"
+            and definition
+            and definition.schedule
+            and self._engine.has_worker_for(definition.name)
+        ):
             name = record.schedule.name
             raise ScheduleError(f"schedule {name!r} is in the code, at @task: change it there, or pause it")
-
-    def _is_known(self, task: str) -> bool:
-        return any(task in worker.names for worker in self._engine.workers.values())
 
     # ---- time ----------------------------------------------------------------------------------------------------
 
@@ -405,7 +407,7 @@ class Schedules:
             schedule=schedule,
             source=record.source,
             state=self._state(record),
-            known=self._is_known(schedule.task),
+            known=self._engine.has_worker_for(schedule.task),
             words=describe(schedule.timing),
             next=next_runs(schedule.timing, since, record.created, most) if record.active else [],
             created=record.created,

@@ -91,8 +91,8 @@ class Submissions:
             if not task.name or len(task.name) > LONGEST_NAME:
                 return "malformed", f"a task name has 1 to {LONGEST_NAME} characters"
         if message.strict:
-            known = set().union(*(worker.names for worker in self._engine.workers.values()))
-            unknown = sorted({task.name for task in message.tasks} - known)
+            names = {task.name for task in message.tasks}
+            unknown = sorted(name for name in names if not self._engine.has_worker_for(name))
             if unknown:
                 return "unknown-task", f"no connected worker knows {', '.join(map(repr, unknown))}"
         return None

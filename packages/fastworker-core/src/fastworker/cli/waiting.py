@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastworker.blocking import BlockingClient
 from fastworker.cli.output import announce
 from fastworker.client import Client
-from fastworker.errors import ConnectionFailed, TaskNotFound
+from fastworker.errors import FastWorkerError
 from fastworker.portal import wait_for
 
 ASK_EVERY: Final = 2.0
@@ -24,8 +24,7 @@ def await_result(client: BlockingClient, task_id: str, timeout: float | None) ->
 
     Raises:
         KeyboardInterrupt: the person at the terminal waits no longer; the task goes on.
-
-    Raises besides what `Client.result` raises.
+        FastWorkerError: what `Client.result` raises.
     """
     try:
         return wait_for(_telling_why(client.client, task_id, timeout))
@@ -38,7 +37,7 @@ async def _telling_why(client: Client, task_id: str, timeout: float | None) -> A
     result = asyncio.ensure_future(client.result(task_id, timeout))
     told = {"running", "ended"}
     while not (await asyncio.wait([result], timeout=ASK_EVERY))[0]:
-        with suppress(ConnectionFailed, TaskNotFound):
+        with suppress(FastWorkerError):  # the reason is a courtesy; who waits goes on waiting without it
             why = await client.why(task_id)
             if why.code not in told:
                 told.add(why.code)
