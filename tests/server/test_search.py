@@ -245,9 +245,22 @@ async def test_a_task_that_is_queued_again_is_no_failure_any_more(archive: Archi
     before = sum(group.count for group in await archive.searcher.failures(100))
     failed[0].state, failed[0].finished_at = State.QUEUED, None
     archive.store.save([failed[0]])
-    archive.store.indexer.failed([failed[0].seq])
+    archive.store.indexer.failed_no_more([failed[0].seq])
     assert sum(group.count for group in await archive.searcher.failures(100)) == before - 1
     assert failed[0].id not in await archive.found(parse("error:timeout", NOW), 50)
+
+
+async def test_a_task_that_is_queued_again_and_fails_before_the_index_is_written_is_one_failure(
+    archive: Archive,
+) -> None:
+    await archive.fill(100, seed=1)
+    before = right_groups(archive)
+    failed = [task.seq for task in archive.tasks if task.state is State.FAILED]
+    await archive.searcher.failures(100)
+    archive.store.indexer.failed_no_more(failed)
+    archive.store.indexer.failed(failed)
+    groups = await archive.searcher.failures(100)
+    assert {(group.name, group.type, group.place): group.count for group in groups} == before
 
 
 async def test_what_is_forgotten_is_found_no_more(archive: Archive) -> None:

@@ -40,7 +40,8 @@ class Observer:
         self._durations.tell(moves)
         self._flows.tell(moves)
         self._onlookers.tell(moves)
-        self._indexer.failed(m.task.seq for m in moves if m.after is State.FAILED or m.before is State.FAILED)
+        self._indexer.failed(m.task.seq for m in moves if m.after is State.FAILED)
+        self._indexer.failed_no_more(m.task.seq for m in moves if m.before is State.FAILED)
 
     def activity(self, now: float) -> Activity:
         """What has been going on."""

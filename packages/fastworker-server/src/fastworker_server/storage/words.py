@@ -77,7 +77,7 @@ def enter_arguments(db: sqlite3.Connection) -> bool:
 
 def enter_failures(db: sqlite3.Connection, seqs: Iterable[int], *, with_words: bool) -> None:
     """Bring the table of failures up to date for these tasks. Inside a transaction."""
-    some = (to_json(list(seqs)).decode(),)
+    some = _array(seqs)
     db.execute(_NO_FAILURES, some)
     db.execute(_FAILED, some)
     if with_words:
@@ -86,6 +86,11 @@ def enter_failures(db: sqlite3.Connection, seqs: Iterable[int], *, with_words: b
             "WHERE seq IN (SELECT value FROM json_each(?))",
             some,
         )
+
+
+def take_out_failures(db: sqlite3.Connection, seqs: Iterable[int]) -> None:
+    """Of these tasks, none of which is a failure any more. Inside a transaction."""
+    db.execute(_NO_FAILURES, _array(seqs))
 
 
 def missed_failures(db: sqlite3.Connection) -> list[int]:
@@ -101,8 +106,12 @@ def missed_failures(db: sqlite3.Connection) -> list[int]:
 
 def forget(db: sqlite3.Connection, seqs: Iterable[int], *, with_words: bool) -> None:
     """Take tasks out of all tables. Inside a transaction."""
-    some = (to_json(list(seqs)).decode(),)
+    some = _array(seqs)
     db.execute(_NO_FAILURES, some)
     if with_words:
         db.execute("DELETE FROM arguments WHERE rowid IN (SELECT value FROM json_each(?))", some)
         db.execute("DELETE FROM errors WHERE rowid IN (SELECT value FROM json_each(?))", some)
+
+
+def _array(seqs: Iterable[int]) -> tuple[str]:
+    return (to_json(list(seqs)).decode(),)
