@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastworker.connection import Connection, refusal
+from fastworker.connection import SENT_TOGETHER, Connection, refusal
 from fastworker.errors import (
     ConnectionFailed,
     NotAllowed,
@@ -101,6 +101,17 @@ async def test_the_first_words_of_a_turn_go_at_once_and_the_rest_together(
     await eventually(lambda: plane.got and plane.got[-1] == Watch([str(n) for n in range(1, 1000)]))
     assert plane.got == [Watch(["0"]), Watch([str(n) for n in range(1, 1000)])]
     assert plane.frames == before + 2
+
+
+async def test_who_says_much_in_one_turn_is_heard_before_it_ends(plane: FakeControlPlane, client: Client) -> None:
+    """A few messages in each frame, while the window is open."""
+    assert await client.connection.settle(5)
+    before = plane.frames
+    said = [Cancel(n, "id") for n in range(4 * SENT_TOGETHER)]
+    for message in said:
+        client.connection.post(message)
+    await eventually(lambda: plane.got == said)
+    assert plane.frames == before + 5  # the first message alone, and four times what goes together
 
 
 async def test_nobody_there_is_a_timeout_and_leaves_nothing_open(tmp_path: Path) -> None:

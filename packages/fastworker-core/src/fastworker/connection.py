@@ -37,7 +37,7 @@ from fastworker.transport import Dialer
 logger = logging.getLogger("fastworker.connection")
 
 COME_BACK_WITHIN: Final = 1.0
-"""Seconds in which NNG, which dials the same address again, most often succeeds; then others are tried too."""
+"""Seconds in which the dialer, which dials the same address again, most often succeeds; then others are tried too."""
 SILENT_AFTER: Final = 5.0
 """Seconds without a word in which what was said must be acknowledged, or the cable is cut though nobody told us."""
 SLOWEST_LINK: Final = 100_000
@@ -45,6 +45,8 @@ SLOWEST_LINK: Final = 100_000
 ASK_AFTER: Final = 3.0
 """Seconds of silence after which something is said over the network, so that an acknowledgement must come."""
 WATCH_EVERY: Final = 1.0
+SENT_TOGETHER: Final = 32
+"""Messages of one turn of the event loop that make a frame: so the control plane works on them while we say more."""
 
 
 class Connection:
@@ -254,15 +256,20 @@ class Connection:
     # ---- out -----------------------------------------------------------------------------------------------------
 
     def _flush_in_a_moment(self) -> None:
-        """Send the first message of a turn at once, and what else is said in this turn in one frame after it."""
+        """Send the first message of a turn at once, and what else is said in this turn together, in a few frames."""
         if not self._flush_soon:
-            self.flush()
             self._flush_soon = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._turn_ended)
+            self.flush()
+        elif self._session.backlog % SENT_TOGETHER == 0:
+            self.flush()
+
+    def _turn_ended(self) -> None:
+        self._flush_soon = False
+        self.flush()
 
     def flush(self) -> None:
         """Send what can be sent now."""
-        self._flush_soon = False
         if self._pipe is None or self._closed:
             return
         now = self._loop.time()
