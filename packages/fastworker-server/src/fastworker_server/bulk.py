@@ -26,11 +26,11 @@ from fastworker_server.tally import Tally
 
 logger = logging.getLogger("fastworker.bulk")
 
-READ_AT_ONCE: Final = 256
+READ_AT_ONCE: Final = 128
 """Tasks of a page. The next one is read meanwhile."""
-AT_ONCE: Final = 24
-"""Tasks between two turns of the event loop: about a millisecond, and a commit small enough to be made in it."""
-PAUSE: Final = 0.005
+AT_ONCE: Final = 12
+"""Tasks between two turns of the event loop: half a millisecond, and a commit small enough to be made in it."""
+PAUSE: Final = 0.0025
 """Seconds between two goes at least; else as long as the last one took, so that half of the time is for others."""
 REMEMBERED: Final = 50
 _FITTING: Final = {"retry": TERMINAL, "cancel": OPEN, "delete": TERMINAL, "reprioritise": OPEN}
