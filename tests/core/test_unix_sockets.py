@@ -113,17 +113,23 @@ async def test_who_says_more_than_is_taken_waits_and_wakes_nobody(net: Net) -> N
     await eventually(lambda: listener.got == [b"early"])
 
 
-async def test_what_came_before_an_answer_failed_is_heard(net: Net) -> None:
+async def test_the_last_words_of_who_hung_up_are_heard_though_nothing_can_be_answered(net: Net) -> None:
     listener = net.listener(net.ipc)
+    listener.answers = True
     with closing(socket.socket(socket.AF_UNIX)) as hasty:
         hasty.connect(str(net.folder / "s"))
-        hasty.send(GREETING_OF_DIALER)
-        await eventually(lambda: listener.pipes)
-        hasty.send(b"\1" + message(b"last words"))
-        stream_of(listener)._readable()
-    assert say(listener, b"and an answer")  # which the system refuses: nobody is there
-    await eventually(lambda: listener.lost)
-    assert listener.got == [b"last words"]
+        hasty.send(GREETING_OF_DIALER + b"\1" + message(b"my") + b"\1" + message(b"last words"))
+    await eventually(lambda: listener.lost)  # whom it could not even greet
+    assert listener.got == [b"my", b"last words"]
+
+
+async def test_who_does_not_speak_the_protocol_is_counted_though_it_has_hung_up(net: Net) -> None:
+    listener = net.listener(net.ipc)
+    with closing(socket.socket(socket.AF_UNIX)) as stranger:
+        stranger.connect(str(net.folder / "s"))
+        stranger.send(b"GET / HTTP/1.1\r\n\r\n")
+    await eventually(lambda: listener.socket.refused["handshake"] == 1)  # type: ignore[union-attr]
+    assert listener.pipes == []
 
 
 ABANDONED = """

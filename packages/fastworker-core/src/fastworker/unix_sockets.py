@@ -62,10 +62,11 @@ class UnixStream(Open):
         self._view = memoryview(self._place)
         self._start = 0
         self._count = 0  # of what came; none: it is over
+        self._reason: int = lib.NNG_ECONNSHUT
         self._waiting = False  # for what comes
         self._watched = False
         self._unsent: deque[bytes | memoryview] = deque()
-        self._over: int | None = None  # NNG's reason why the connection is over
+        self._is_deaf = False  # the other end takes nothing more
 
     # ---- in ------------------------------------------------------------------------------------------------------
 
@@ -77,9 +78,7 @@ class UnixStream(Open):
             self._place, self._view = place, memoryview(place)
         self._start = start
         self._waiting = True
-        if self._over is not None:
-            self._end(self._over)
-        elif not self._watched:
+        if not self._watched:
             self._watched = True
             self._loop.add_reader(self._socket, self._readable)
 
@@ -93,19 +92,7 @@ class UnixStream(Open):
         except BlockingIOError:
             return
         except OSError:
-            self._end(lib.NNG_ECONNRESET)
-            return
-        if self._count == 0:
-            self._end(lib.NNG_ECONNSHUT)
-        else:
-            self._tell()
-
-    def _end(self, code: int) -> None:
-        self._over = code
-        self._count = 0
-        self._tell()
-
-    def _tell(self) -> None:
+            self._count, self._reason = 0, lib.NNG_ECONNRESET
         self._waiting = False
         self._on_received()
 
@@ -115,8 +102,8 @@ class UnixStream(Open):
         Raises:
             StreamEnded: none, and none will.
         """
-        if self._over is not None and self._count == 0:
-            raise StreamEnded(self._over)
+        if self._count == 0:
+            raise StreamEnded(self._reason)
         return self._count
 
     # ---- out -----------------------------------------------------------------------------------------------------
@@ -132,7 +119,7 @@ class UnixStream(Open):
 
     def send(self, data: bytes) -> None:
         """Send after what was sent before."""
-        if self.closed or self._over is not None:
+        if self.closed or self._is_deaf:
             return
         waits = bool(self._unsent)
         self._unsent.append(data)
@@ -152,11 +139,9 @@ class UnixStream(Open):
                 self._sent(self._socket.sendmsg(list(islice(self._unsent, PIECES_AT_ONCE))))
         except BlockingIOError:
             pass
-        except OSError:
-            self._over = lib.NNG_ECONNRESET  # what has come and was not taken yet is heard before
+        except OSError:  # it has hung up: its last words, which may still be there, are heard before that is told
+            self._is_deaf = True
             self._unsent.clear()
-            if self._waiting:
-                self._end(self._over)
 
     def _sent(self, count: int) -> None:
         while self._unsent and count >= len(self._unsent[0]):
