@@ -30,6 +30,8 @@ READ_AT_ONCE: Final = 128
 """Tasks of a page. The next one is read meanwhile."""
 AT_ONCE: Final = 12
 """Tasks between two turns of the event loop: half a millisecond, and a commit small enough to be made in it."""
+DELETED_AT_ONCE: Final = 24
+"""The same for a deletion: its commits are the writer thread's, and each costs a page that is read anew."""
 PAUSE: Final = 0.0025
 """Seconds between two goes at least; else as long as the last one took, so that half of the time is for others."""
 REMEMBERED: Final = 50
@@ -48,6 +50,11 @@ class _Job:
     done: int = 0
     phase: str = "running"
     ended: float | None = None
+
+    @property
+    def at_once(self) -> int:
+        """Tasks between two turns of the event loop."""
+        return DELETED_AT_ONCE if self.action == "delete" else AT_ONCE
 
     def view(self) -> BulkView:
         return BulkView(
@@ -147,13 +154,13 @@ class Bulk:
 
     async def _read(self, job: _Job, before: int | None) -> tuple[FoundTasks, int]:
         deletions = self._store.deletions
-        at_once = AT_ONCE if job.action == "delete" else READ_AT_ONCE
+        at_once = job.at_once if job.action == "delete" else READ_AT_ONCE
         return await self._searcher.page(job.filter, at_once, before, current=before is None), deletions
 
     async def _do_page(self, job: _Job, tasks: Sequence[Task], deletions: int, done: set[str]) -> bool:
         """False if tasks were deleted meanwhile, so that some of these may be there no more."""
         by_name = sorted(tasks, key=lambda task: task.name)  # neighbours in the store's indexes: fewer pages to write
-        for some in batched((task for task in by_name if task.id not in done), AT_ONCE):
+        for some in batched((task for task in by_name if task.id not in done), job.at_once):
             if job.phase != "running" or deletions != self._store.deletions:
                 return False
             await self._do_some(job, some)
