@@ -91,6 +91,9 @@ class _End:
     def _is_ready_here(self, pipe: Pipe) -> None:
         """The same, in the event loop."""
         self._ready.append(pipe)
+        self._call_turn()
+
+    def _call_turn(self) -> None:
         if not self._turn_is_due:
             self._turn_is_due = True
             self._loop.call_soon(self._turn)
@@ -102,9 +105,8 @@ class _End:
             while self._ready and left > 0 and not self.closed:
                 left -= max(1, self._serve(self._ready.popleft()))
         finally:
-            if self._ready and not self._turn_is_due and not self.closed:
-                self._turn_is_due = True
-                self._loop.call_soon(self._turn)
+            if self._ready and not self.closed:
+                self._call_turn()
         if not self.closed:
             self._on_turn()
 
