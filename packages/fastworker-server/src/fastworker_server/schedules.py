@@ -211,14 +211,9 @@ class Schedules:
         return True
 
     def _refuse_if_in_code(self, record: ScheduleRecord) -> None:
-        definition = self._engine.catalog.get(record.schedule.name)
-        if (
-            record.source == "code"
-            and definition
-            and definition.schedule
-            and self._engine.has_worker_for(definition.name)
-        ):
-            name = record.schedule.name
+        name = record.schedule.name
+        definition = self._engine.catalog.get(name)
+        if record.source == "code" and definition and definition.schedule and self._engine.has_worker_for(name):
             raise ScheduleError(f"schedule {name!r} is in the code, at @task: change it there, or pause it")
 
     # ---- time ----------------------------------------------------------------------------------------------------
